@@ -1,0 +1,533 @@
+//! What one drive knows of one key, and what it answers in the slot protocol: pure state, no I/O.
+//!
+//! Slots stand in ascending order. Below the head (the highest certified slot) nothing takes part in
+//! any decision any more. Two certified records at most are kept there until the head is settled: the
+//! last settled one, the last whose payload is known to be whole everywhere, and the head's
+//! predecessor, so that whoever lost a race for its slot still learns who won it. Everything above the
+//! head is undecided as far as this drive knows.
+//!
+//! Invariants (I4 of docs/protocol.md): the promise, the accepted ballot and the head never go back
+//! (`abandon` excepted, which forgets what can no longer be decided). A promise or an acceptance counts
+//! only once it is durable: the drive answers after that. A certificate may be lost in a crash; what
+//! it says stays true. Epochs, closing buckets and durability are the drive's business.
+
+use bytes::{BufMut, BytesMut};
+use smallvec::SmallVec;
+
+use crate::record::{Kind, Record, read_u32, read_u64};
+use crate::request::{Certificate, Digest, Refusal, SlotDigest};
+use crate::units::{Ballot, Epoch, Slot};
+
+/// What a drive knows of one slot.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct SlotState {
+    slot: Slot,
+    promised: Ballot,
+    accepted: Option<(Ballot, Record)>,
+    certified: bool,
+    settled: bool,
+}
+
+impl SlotState {
+    fn empty(slot: Slot) -> Self {
+        let promised = Ballot::FAST;
+        Self { slot, promised, accepted: None, certified: false, settled: false }
+    }
+
+    fn holds(&self, certificate: Certificate) -> bool {
+        let operation = self.accepted.as_ref().map(|(_, record)| record.operation());
+        self.slot == certificate.slot && operation == Some(certificate.operation)
+    }
+}
+
+/// What one drive knows of one key.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct KeyState {
+    slots: SmallVec<[SlotState; 1]>,
+}
+
+/// The bytes are not a key's state.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("malformed key state: {0}")]
+pub struct Malformed(pub &'static str);
+
+impl KeyState {
+    /// Promises `ballot` in `slot`; answers what was accepted there.
+    pub fn prepare(
+        &mut self,
+        slot: Slot,
+        ballot: Ballot,
+        base: Option<Certificate>,
+    ) -> Result<Option<(Ballot, Record)>, Refusal> {
+        self.take_base(slot, base)?;
+        self.refuse_passed(slot)?;
+        let state = self.slot_mut(slot);
+        if ballot <= state.promised {
+            return Err(Refusal::Promised(state.promised));
+        }
+        state.promised = ballot;
+        Ok(state.accepted.clone())
+    }
+
+    /// Accepts `record` in `slot`. Accepting the same again changes nothing.
+    pub fn accept(
+        &mut self,
+        slot: Slot,
+        ballot: Ballot,
+        base: Option<Certificate>,
+        record: &Record,
+    ) -> Result<(), Refusal> {
+        self.take_base(slot, base)?;
+        if self.knows(Certificate { slot, operation: record.operation() }) {
+            return Ok(());
+        }
+        self.refuse_passed(slot)?;
+        let state = self.slot_mut(slot);
+        if ballot < state.promised {
+            return Err(Refusal::Promised(state.promised));
+        }
+        if let Some((accepted, held)) = &state.accepted
+            && *accepted == ballot
+        {
+            // One ballot has one record: at ballot 0 the first that came wins the drive, and a
+            // classic one has one proposer, which proposes one record.
+            return if held == record { Ok(()) } else { Err(Refusal::Taken) };
+        }
+        state.promised = ballot;
+        state.accepted = Some((ballot, record.clone()));
+        Ok(())
+    }
+
+    /// Takes over a decided record. Answers whether anything changed.
+    pub fn learn(&mut self, slot: Slot, record: &Record) -> bool {
+        let passed = self.certified().is_some_and(|head| head.slot >= slot);
+        if passed {
+            return false;
+        }
+        let state = self.slot_mut(slot);
+        state.accepted = Some((state.promised, record.clone()));
+        state.certified = true;
+        self.trim();
+        true
+    }
+
+    /// Takes note that a record was decided and, with `settled`, that every drive has everything.
+    /// Answers whether anything changed: nothing does where this drive holds no such record.
+    pub fn certify(&mut self, certificate: Certificate, settled: bool) -> bool {
+        let Some(state) = self.slots.iter_mut().find(|state| state.holds(certificate)) else {
+            return false;
+        };
+        let changed = !state.certified || (settled && !state.settled);
+        state.certified = true;
+        state.settled |= settled;
+        self.trim();
+        changed
+    }
+
+    /// A shard of the head's payload was lost here: it is no longer settled.
+    pub fn unsettle(&mut self) -> bool {
+        let settled = self.slots.iter_mut().filter(|state| state.settled);
+        settled.map(|state| state.settled = false).count() > 0
+    }
+
+    /// Forgets what was accepted in `slot` below `ballot`. See `Request::Abandon`.
+    pub fn abandon(&mut self, slot: Slot, ballot: Ballot) -> bool {
+        let found = self.slots.iter_mut().find(|state| state.slot == slot && !state.certified);
+        let Some(state) = found.filter(|state| state.promised >= ballot) else { return false };
+        let below = state.accepted.as_ref().is_some_and(|(accepted, _)| *accepted < ballot);
+        if below {
+            state.accepted = None;
+        }
+        below
+    }
+
+    /// What this drive tells of the key: its highest certified slot and everything above. The epoch
+    /// is the drive's to fill in.
+    pub fn digest(&self, generation: u32, has_shards: impl Fn(&Record) -> bool) -> Digest {
+        let head = self.certified().map(|head| head.slot);
+        let slots = self
+            .slots
+            .iter()
+            .filter(|state| head.is_none_or(|head| state.slot >= head))
+            .map(|state| SlotDigest {
+                slot: state.slot,
+                promised: state.promised,
+                accepted: state.accepted.clone(),
+                certified: state.certified,
+                settled: state.settled,
+                has_shards: state.accepted.as_ref().is_some_and(|(_, record)| has_shards(record)),
+            })
+            .collect();
+        Digest { slots, copy: None, generation, epoch: Epoch::default() }
+    }
+
+    /// The highest slot that is known to be decided, and its record.
+    pub fn head(&self) -> Option<(Slot, &Record)> {
+        self.certified().map(|head| (head.slot, head.record()))
+    }
+
+    /// Whether a listing must look at the key: anything but a certified tombstone with no record above.
+    pub fn may_be_live(&self) -> bool {
+        let last = self.slots.iter().rev().find_map(|state| {
+            state.accepted.as_ref().map(|(_, record)| (state.certified, record.kind()))
+        });
+        last.is_some_and(|(certified, kind)| !certified || kind == Kind::Data)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
+    /// Whether nothing is left to do for this key: one record, settled, or none at all. A promise
+    /// that nothing followed is no work.
+    pub fn is_settled(&self) -> bool {
+        let mut held = self.slots.iter().filter(|state| state.accepted.is_some());
+        held.next().is_none_or(|first| first.settled) && held.next().is_none()
+    }
+
+    /// Every record held; the payloads they name must be kept.
+    pub fn records(&self) -> impl Iterator<Item = &Record> {
+        self.slots.iter().filter_map(|state| state.accepted.as_ref().map(|(_, record)| record))
+    }
+
+    /// Every record held, with its slot and whether it is known to be decided.
+    pub fn held(&self) -> impl Iterator<Item = (Slot, bool, &Record)> {
+        self.slots.iter().filter_map(|state| {
+            let (_, record) = state.accepted.as_ref()?;
+            Some((state.slot, state.certified, record))
+        })
+    }
+
+    /// Length of what [`Self::encode`] appends.
+    pub fn encoded_bytes(&self) -> usize {
+        let records = self.records().map(|record| record.bytes().len()).sum::<usize>();
+        self.slots.len() * SLOT_BYTES + records
+    }
+
+    fn certified(&self) -> Option<&SlotState> {
+        self.slots.iter().rev().find(|state| state.certified)
+    }
+
+    fn knows(&self, certificate: Certificate) -> bool {
+        self.slots.iter().any(|state| state.certified && state.holds(certificate))
+    }
+
+    /// Learns from the proof that comes with a request for `slot`: its predecessor is decided, or the
+    /// key is absent and `slot` is a first one.
+    fn take_base(&mut self, slot: Slot, base: Option<Certificate>) -> Result<(), Refusal> {
+        let Some(base) = base else {
+            return if slot == Slot::first(slot.generation) {
+                Ok(())
+            } else {
+                Err(Refusal::BaseUnknown)
+            };
+        };
+        let other =
+            |state: &SlotState| state.slot == base.slot && state.certified && !state.holds(base);
+        if base.slot.next() != slot || self.slots.iter().any(other) {
+            return Err(Refusal::BaseUnknown);
+        }
+        self.certify(base, false);
+        Ok(())
+    }
+
+    /// Refuses what is for a slot that was decided: names the record decided there, where it is still
+    /// here, else the head.
+    fn refuse_passed(&self, slot: Slot) -> Result<(), Refusal> {
+        let Some((head, record)) = self.head().filter(|(head, _)| *head >= slot) else {
+            return Ok(());
+        };
+        let exact = self.slots.iter().find(|state| state.slot == slot && state.certified);
+        let (slot, record) = exact.map_or((head, record), |state| (state.slot, state.record()));
+        Err(Refusal::Passed(slot, record.clone()))
+    }
+
+    fn slot_mut(&mut self, slot: Slot) -> &mut SlotState {
+        let at = match self.slots.binary_search_by_key(&slot, |state| state.slot) {
+            Ok(at) => at,
+            Err(at) => {
+                self.slots.insert(at, SlotState::empty(slot));
+                at
+            }
+        };
+        &mut self.slots[at]
+    }
+
+    /// Drops what the head makes irrelevant.
+    fn trim(&mut self) {
+        let Some(head) = self.certified() else { return };
+        let (head, settled) = (head.slot, head.settled);
+        let superseded = |state: &SlotState| state.slot < head && state.certified;
+        let last = |wanted: fn(&SlotState) -> bool| {
+            let slots = self.slots.iter().rev().filter(|state| superseded(state));
+            slots.filter(|state| wanted(state)).map(|state| state.slot).next()
+        };
+        let kept = if settled { [None; 2] } else { [last(|_| true), last(|state| state.settled)] };
+        self.slots.retain(|state| state.slot >= head || kept.contains(&Some(state.slot)));
+    }
+}
+
+impl SlotState {
+    fn record(&self) -> &Record {
+        let (_, record) = self.accepted.as_ref().expect("a certified slot has its record");
+        record
+    }
+}
+
+/// Bytes of one slot before its record.
+const SLOT_BYTES: usize = 40;
+
+impl KeyState {
+    /// For each slot: generation, sequence (u32 each), promised and accepted ballot (round u32,
+    /// proposer u64 each), flags (u32: 1 accepted, 2 certified, 4 settled), record length (u32), record.
+    pub fn encode(&self, out: &mut BytesMut) {
+        for state in &self.slots {
+            let accepted = state.accepted.as_ref();
+            let ballot = accepted.map_or(Ballot::FAST, |(ballot, _)| *ballot);
+            let record: &[u8] = accepted.map_or(&[], |(_, record)| record.bytes());
+            let flags = u32::from(accepted.is_some())
+                | u32::from(state.certified) << 1
+                | u32::from(state.settled) << 2;
+            out.put_u32_le(state.slot.generation);
+            out.put_u32_le(state.slot.sequence);
+            for ballot in [state.promised, ballot] {
+                out.put_u32_le(ballot.round);
+                out.put_u64_le(ballot.proposer);
+            }
+            out.put_u32_le(flags);
+            out.put_u32_le(u32::try_from(record.len()).expect("records are short"));
+            out.put_slice(record);
+        }
+    }
+
+    pub fn decode(mut bytes: &[u8]) -> Result<Self, Malformed> {
+        let mut slots: SmallVec<[SlotState; 1]> = SmallVec::new();
+        while !bytes.is_empty() {
+            let (head, rest) = bytes.split_at_checked(SLOT_BYTES).ok_or(Malformed("length"))?;
+            let length = read_u32(head, 36) as usize;
+            let (record, rest) = rest.split_at_checked(length).ok_or(Malformed("length"))?;
+            bytes = rest;
+            let ballot =
+                |at| Ballot { round: read_u32(head, at), proposer: read_u64(head, at + 4) };
+            let slot = Slot { generation: read_u32(head, 0), sequence: read_u32(head, 4) };
+            let flags = read_u32(head, 32);
+            let accepted = match (flags & 1, length) {
+                (0, 0) => None,
+                (1, _) => {
+                    let record = bytes::Bytes::copy_from_slice(record);
+                    let record = Record::decode(record).map_err(|_| Malformed("record"))?;
+                    Some((ballot(20), record))
+                }
+                _ => return Err(Malformed("flags")),
+            };
+            let (certified, settled) = (flags & 2 != 0, flags & 4 != 0);
+            let sound = flags < 8 && (!certified || accepted.is_some()) && (!settled || certified);
+            if !sound {
+                return Err(Malformed("flags"));
+            }
+            if slots.last().is_some_and(|last| last.slot >= slot) {
+                return Err(Malformed("slot order"));
+            }
+            slots.push(SlotState { slot, promised: ballot(8), accepted, certified, settled });
+        }
+        Ok(Self { slots })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::record::{Etag, Fields, PayloadForm};
+    use crate::units::{Incarnation, OperationId, VersionId};
+
+    const ONE: Slot = Slot::first(1);
+
+    fn record(operation: u128, kind: Kind) -> Record {
+        Record::encode(&Fields {
+            operation: OperationId(operation),
+            version: VersionId(operation),
+            kind,
+            class: 0,
+            incarnation: Incarnation(1),
+            modified_ms: 0,
+            size: 0,
+            etag: Etag::default(),
+            form: PayloadForm::None,
+            payloads: Vec::new(),
+            checksums: Bytes::new(),
+            metadata: Bytes::new(),
+        })
+    }
+
+    fn data(operation: u128) -> Record {
+        record(operation, Kind::Data)
+    }
+
+    fn ballot(round: u32) -> Ballot {
+        Ballot { round, proposer: 7 }
+    }
+
+    fn certificate(slot: Slot, operation: u128) -> Certificate {
+        Certificate { slot, operation: OperationId(operation) }
+    }
+
+    #[test]
+    fn the_first_at_ballot_0_wins_the_drive() {
+        let mut key = KeyState::default();
+        assert_eq!(key.accept(ONE, Ballot::FAST, None, &data(1)), Ok(()));
+        assert_eq!(key.accept(ONE, Ballot::FAST, None, &data(1)), Ok(()));
+        assert_eq!(key.accept(ONE, Ballot::FAST, None, &data(2)), Err(Refusal::Taken));
+    }
+
+    #[test]
+    fn a_promise_bars_lower_ballots() {
+        let mut key = KeyState::default();
+        assert_eq!(key.prepare(ONE, ballot(2), None), Ok(None));
+        let barred = Err(Refusal::Promised(ballot(2)));
+        assert_eq!(key.accept(ONE, Ballot::FAST, None, &data(1)), barred);
+        assert_eq!(key.accept(ONE, ballot(1), None, &data(1)), barred);
+        assert_eq!(key.prepare(ONE, ballot(2), None), Err(Refusal::Promised(ballot(2))));
+        assert_eq!(key.accept(ONE, ballot(2), None, &data(1)), Ok(()));
+        assert_eq!(key.prepare(ONE, ballot(3), None), Ok(Some((ballot(2), data(1)))));
+    }
+
+    #[test]
+    fn a_certified_slot_refuses_and_names_its_record() {
+        let mut key = KeyState::default();
+        key.accept(ONE, Ballot::FAST, None, &data(1)).expect("accepted");
+        assert!(key.certify(certificate(ONE, 1), false));
+        let passed = Refusal::Passed(ONE, data(1));
+        assert_eq!(key.accept(ONE, ballot(9), None, &data(2)), Err(passed.clone()));
+        assert_eq!(key.prepare(ONE, ballot(9), None), Err(passed));
+        assert_eq!(key.accept(ONE, ballot(9), None, &data(1)), Ok(()), "the same again is fine");
+    }
+
+    #[test]
+    fn a_base_teaches_what_was_decided() {
+        let mut key = KeyState::default();
+        key.accept(ONE, Ballot::FAST, None, &data(1)).expect("accepted");
+        let base = Some(certificate(ONE, 1));
+        key.accept(ONE.next(), Ballot::FAST, base, &data(2)).expect("accepted");
+        assert_eq!(key.head().map(|(slot, _)| slot), Some(ONE));
+        assert_eq!(key.digest(1, |_| true).slots.len(), 2);
+        // A base that names another operation than the one held here proves nothing about it.
+        let mut other = KeyState::default();
+        other.accept(ONE, Ballot::FAST, None, &data(8)).expect("accepted");
+        other.accept(ONE.next(), Ballot::FAST, base, &data(2)).expect("accepted");
+        assert_eq!(other.head(), None);
+    }
+
+    #[test]
+    fn learning_replaces_a_loser_and_never_goes_back() {
+        let mut key = KeyState::default();
+        let base = Some(certificate(ONE, 1));
+        key.accept(ONE.next(), Ballot::FAST, base, &data(3)).expect("accepted");
+        assert!(key.learn(ONE.next(), &data(4)));
+        assert!(!key.learn(ONE, &data(1)));
+        assert_eq!(key.head(), Some((ONE.next(), &data(4))));
+        assert!(!key.certify(certificate(ONE.next(), 3), true));
+        assert!(!key.is_settled());
+        assert!(key.certify(certificate(ONE.next(), 4), true));
+        assert!(key.is_settled());
+    }
+
+    #[test]
+    fn only_a_bare_certified_tombstone_is_passed_over_by_listings() {
+        let mut key = KeyState::default();
+        assert!(!key.may_be_live());
+        key.accept(ONE, Ballot::FAST, None, &record(1, Kind::Tombstone)).expect("accepted");
+        assert!(key.may_be_live(), "not certified: what it hides may be live");
+        key.certify(certificate(ONE, 1), false);
+        assert!(!key.may_be_live());
+        key.accept(ONE.next(), Ballot::FAST, Some(certificate(ONE, 1)), &data(2))
+            .expect("accepted");
+        assert!(key.may_be_live());
+    }
+
+    #[test]
+    fn a_promise_that_nothing_followed_is_no_work() {
+        let mut key = KeyState::default();
+        key.prepare(ONE, ballot(1), None).expect("promised");
+        assert!(key.is_settled() && !key.may_be_live());
+        key.accept(ONE, ballot(1), None, &data(1)).expect("accepted");
+        assert!(!key.is_settled() && key.may_be_live());
+        key.certify(certificate(ONE, 1), true);
+        key.prepare(ONE.next(), ballot(1), Some(certificate(ONE, 1))).expect("promised");
+        assert!(key.is_settled() && key.may_be_live());
+    }
+
+    #[test]
+    fn a_slot_comes_only_after_the_one_that_its_base_names() {
+        let mut key = KeyState::default();
+        let refused = Err(Refusal::BaseUnknown);
+        let skipping = Some(certificate(ONE, 1));
+        assert_eq!(key.accept(ONE.next(), Ballot::FAST, None, &data(1)), refused);
+        assert_eq!(key.accept(ONE.next().next(), Ballot::FAST, skipping, &data(1)), refused);
+        key.learn(ONE, &data(1));
+        let wrong = Some(certificate(ONE, 2));
+        assert_eq!(key.accept(ONE.next(), Ballot::FAST, wrong, &data(3)), refused);
+        assert_eq!(key.prepare(ONE.next(), ballot(1), wrong), Err(Refusal::BaseUnknown));
+    }
+
+    #[test]
+    fn what_is_superseded_is_kept_until_the_head_is_settled_two_records_at_most() {
+        let mut key = KeyState::default();
+        key.learn(ONE, &data(1));
+        key.certify(certificate(ONE, 1), true);
+        let mut slot = ONE;
+        for operation in 2..9 {
+            slot = slot.next();
+            key.learn(slot, &data(operation));
+        }
+        let held: Vec<u128> = key.records().map(|record| record.operation().0).collect();
+        assert_eq!(held, [1, 7, 8], "the last settled one, the predecessor, the head");
+        let lost = key.prepare(
+            Slot { sequence: 7, ..ONE },
+            ballot(1),
+            Some(certificate(Slot { sequence: 6, ..ONE }, 6)),
+        );
+        assert_eq!(lost, Err(Refusal::Passed(Slot { sequence: 7, ..ONE }, data(7))));
+        key.certify(certificate(slot, 8), true);
+        assert_eq!(key.records().count(), 1);
+        assert!(key.is_settled());
+    }
+
+    #[test]
+    fn one_ballot_has_one_record() {
+        let mut key = KeyState::default();
+        key.accept(ONE, ballot(1), None, &data(1)).expect("accepted");
+        assert_eq!(key.accept(ONE, ballot(1), None, &data(2)), Err(Refusal::Taken));
+        assert_eq!(key.prepare(ONE, Ballot::FAST, None), Err(Refusal::Promised(ballot(1))));
+    }
+
+    #[test]
+    fn abandoning_forgets_only_below_the_ballot() {
+        let mut key = KeyState::default();
+        key.accept(ONE, Ballot::FAST, None, &data(1)).expect("accepted");
+        assert!(!key.abandon(ONE, ballot(1)), "nothing was promised");
+        key.prepare(ONE, ballot(1), None).expect("promised");
+        assert!(key.abandon(ONE, ballot(1)));
+        assert_eq!(key.records().count(), 0);
+        key.accept(ONE, ballot(1), None, &data(2)).expect("accepted");
+        assert!(!key.abandon(ONE, ballot(1)));
+    }
+
+    #[test]
+    fn state_comes_back_as_it_was_and_other_bytes_are_refused() {
+        let mut key = KeyState::default();
+        key.accept(ONE, Ballot::FAST, None, &data(1)).expect("accepted");
+        key.certify(certificate(ONE, 1), false);
+        let base = Some(certificate(ONE, 1));
+        key.prepare(ONE.next(), ballot(3), base).expect("promised");
+        key.accept(ONE.next(), ballot(3), base, &data(2)).expect("accepted");
+        let mut bytes = BytesMut::new();
+        key.encode(&mut bytes);
+        assert_eq!(KeyState::decode(&bytes), Ok(key.clone()));
+        for length in 1..bytes.len() {
+            let cut = KeyState::decode(&bytes[..length]);
+            assert!(cut.is_err() || cut.expect("checked").slots.len() < key.slots.len());
+        }
+    }
+}

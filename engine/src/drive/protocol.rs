@@ -1,0 +1,298 @@
+//! The slot protocol: the acceptor's answers, made durable before they are given.
+//!
+//! Buckets that are closing: a record of such a bucket is accepted only where this drive already
+//! holds it, or where it is not fresh: it is being recovered, because others may have accepted it.
+
+use std::cell::Cell;
+use std::rc::Rc;
+
+use bytes::BytesMut;
+
+use super::{Drive, State};
+use crate::acceptor::KeyState;
+use crate::error::Result;
+use crate::format::{Entry, Origin};
+use crate::index::{Freed, Held, Place};
+use crate::journal::Mutation;
+use crate::record::{Kind, Layout, Record};
+use crate::request::{Certificate, Digest, Refusal, Reply, SmallShard};
+use crate::seam::{Runtime, Storage};
+use crate::units::{Ballot, Epoch, Key, PayloadId, Slot};
+
+impl<R: Runtime, S: Storage> Drive<R, S> {
+    pub(super) async fn digest(self: &Rc<Self>, key: Key, payload: bool) -> Result<Reply> {
+        let (mut digest, wait_for) = self.state.borrow().digest(&key);
+        self.durable(wait_for).await?;
+        if payload {
+            let last = digest.slots.last().and_then(|slot| slot.accepted.as_ref());
+            digest.copy = self.copy_of(last.map(|(_, record)| record)).await;
+        }
+        Ok(Reply::Digest(digest))
+    }
+
+    pub(super) async fn prepare(
+        self: &Rc<Self>,
+        epoch: Epoch,
+        key: Key,
+        slot: Slot,
+        ballot: Ballot,
+        base: Option<Certificate>,
+    ) -> Result<Reply> {
+        let step = Step { key: &key, epoch, record: None, copy: None };
+        let prepared = self.step(step, |_| None, |state| state.prepare(slot, ballot, base)).await?;
+        match prepared {
+            Ok(accepted) => {
+                let copy = self.copy_of(accepted.as_ref().map(|(_, record)| record)).await;
+                Ok(Reply::Promised { accepted, copy })
+            }
+            Err(refused) => Ok(refused.reply()),
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the fields of one request")]
+    pub(super) async fn accept(
+        self: &Rc<Self>,
+        epoch: Epoch,
+        key: Key,
+        slot: Slot,
+        ballot: Ballot,
+        base: Option<Certificate>,
+        record: Record,
+        copy: Option<SmallShard>,
+        fresh: bool,
+    ) -> Result<Reply> {
+        let step = Step { key: &key, epoch, record: Some(&record), copy: copy.as_ref() };
+        let admit = |state: &State| state.refuse_new(&key, fresh, &record);
+        let accept = |state: &mut KeyState| state.accept(slot, ballot, base, &record);
+        let accepted = self.step(step, admit, accept).await?;
+        self.accepted_reply(accepted, &record).await
+    }
+
+    pub(super) async fn learn(
+        self: &Rc<Self>,
+        epoch: Epoch,
+        key: Key,
+        slot: Slot,
+        record: Record,
+        copy: Option<SmallShard>,
+    ) -> Result<Reply> {
+        let step = Step { key: &key, epoch, record: Some(&record), copy: copy.as_ref() };
+        let learn = |state: &mut KeyState| {
+            state.learn(slot, &record);
+            Ok(())
+        };
+        let learned = self.step(step, |_| None, learn).await?;
+        self.accepted_reply(learned, &record).await
+    }
+
+    pub(super) async fn abandon(
+        self: &Rc<Self>,
+        epoch: Epoch,
+        key: Key,
+        slot: Slot,
+        ballot: Ballot,
+    ) -> Result<Reply> {
+        let step = Step { key: &key, epoch, record: None, copy: None };
+        let abandon = |state: &mut KeyState| {
+            state.abandon(slot, ballot);
+            Ok(())
+        };
+        let abandoned = self.step(step, |_| None, abandon).await?;
+        Ok(abandoned.map_or_else(Refused::reply, |()| Reply::Done))
+    }
+
+    /// Answered at once: the certificate is true whether or not this drive remembers it.
+    pub(super) async fn certify(
+        self: &Rc<Self>,
+        key: Key,
+        certificate: Certificate,
+        settled: bool,
+    ) -> Result<Reply> {
+        let bound = |state: &State| {
+            let bytes = key.as_bytes().len();
+            (1 + state.frees_at_most(&key), bytes)
+        };
+        let reservation = self.reserve(bound).await?;
+        let mut mutation = Mutation::default();
+        let number = self.journal.last() + 1;
+        {
+            let mut state = self.state.borrow_mut();
+            let updated = state.index.update(&key, |state| state.certify(certificate, settled));
+            if !updated.changed {
+                return Ok(Reply::Done);
+            }
+            mutation.push(&Entry::Certified { key, certificate, settled });
+            push_freed(&mut mutation, &updated.freed);
+            state.release(updated.freed, number);
+        }
+        let appended = self.append(reservation, mutation, false);
+        assert_eq!(appended, number, "nothing came between");
+        Ok(Reply::Done)
+    }
+
+    async fn accepted_reply(
+        self: &Rc<Self>,
+        accepted: std::result::Result<(), Refused>,
+        record: &Record,
+    ) -> Result<Reply> {
+        if let Err(refused) = accepted {
+            return Ok(refused.reply());
+        }
+        let wait_for = Cell::new(0);
+        let has_shards = self.state.borrow().index.has_shards(record, &wait_for);
+        self.durable(wait_for.get()).await?;
+        Ok(Reply::Accepted { has_shards })
+    }
+
+    /// One step of the protocol: refuses what the map or `admit` refuses, else applies `change` to
+    /// the key and waits until what it did, and everything the answer rests on, is durable.
+    async fn step<T>(
+        self: &Rc<Self>,
+        step: Step<'_>,
+        admit: impl FnOnce(&State) -> Option<Refusal>,
+        change: impl FnOnce(&mut KeyState) -> std::result::Result<T, Refusal>,
+    ) -> Result<std::result::Result<T, Refused>> {
+        let reservation = self.reserve(|state| state.bound(&step)).await?;
+        let result = {
+            let mut state = self.state.borrow_mut();
+            state.segments.collect(self.journal.durable_reached());
+            let refusal = state.refuse_epoch(step.epoch).or_else(|| admit(&state));
+            if let Some(refusal) = refusal {
+                Err(refusal)
+            } else {
+                let number = self.journal.last() + 1;
+                let (result, mutation) = state.apply(&step, change, number);
+                drop(state);
+                self.append_if_any(reservation, mutation, number);
+                result
+            }
+        };
+        // The digest shows the key as the step left it, or as it was found.
+        let (digest, wait_for) = self.state.borrow().digest(step.key);
+        self.durable(wait_for).await?;
+        Ok(result.map_err(|refusal| Refused { refusal, digest }))
+    }
+
+    /// The copy that `record` keeps here, if it travels with the record and is here.
+    async fn copy_of(self: &Rc<Self>, record: Option<&Record>) -> Option<SmallShard> {
+        let payload = co_staged(record?)?;
+        self.read_small(payload).await.ok()
+    }
+}
+
+fn push_freed(mutation: &mut Mutation, freed: &Freed) {
+    for (payload, _) in freed {
+        mutation.push(&Entry::Freed { payload: *payload });
+    }
+}
+
+/// What a step is about, apart from what it does.
+struct Step<'a> {
+    key: &'a Key,
+    epoch: Epoch,
+    record: Option<&'a Record>,
+    copy: Option<&'a SmallShard>,
+}
+
+struct Refused {
+    refusal: Refusal,
+    digest: Digest,
+}
+
+impl Refused {
+    fn reply(self) -> Reply {
+        Reply::Refused { refusal: self.refusal, digest: self.digest }
+    }
+}
+
+/// The payload of `record` that travels with it.
+fn co_staged(record: &Record) -> Option<PayloadId> {
+    record.payloads().next().filter(Layout::is_co_staged).map(|layout| layout.payload)
+}
+
+impl State {
+    /// Entries and bytes that a step may add to the journal.
+    fn bound(&self, step: &Step<'_>) -> (usize, usize) {
+        let key = step.key.as_bytes().len();
+        let state = self.index.key(step.key).map_or(0, KeyState::encoded_bytes);
+        let record = step.record.map_or(0, |record| record.bytes().len());
+        let copy = step.copy.map_or(0, |copy| copy.bytes.len() + key);
+        (3 + self.frees_at_most(step.key), key + state + record + copy)
+    }
+
+    /// Payloads that a change of `key` can free.
+    pub(super) fn frees_at_most(&self, key: &Key) -> usize {
+        self.index.key(key).map_or(0, |state| state.records().map(Record::payload_count).sum())
+    }
+
+    /// Applies a step, and says what the journal has to hold of it.
+    fn apply<T>(
+        &mut self,
+        step: &Step<'_>,
+        change: impl FnOnce(&mut KeyState) -> std::result::Result<T, Refusal>,
+        number: u64,
+    ) -> (std::result::Result<T, Refusal>, Mutation) {
+        let mut mutation = Mutation::default();
+        let updated = self.index.update(step.key, change);
+        if updated.result.is_ok() {
+            self.take_copy(step, &mut mutation, number);
+        }
+        if updated.changed {
+            mutation.push(&self.key_entry(step.key));
+            push_freed(&mut mutation, &updated.freed);
+            self.index.set_mutation(step.key, number);
+            self.release(updated.freed, number);
+        }
+        (updated.result, mutation)
+    }
+
+    /// Takes over the copy that came with a record, if the record wants one here.
+    fn take_copy(&mut self, step: &Step<'_>, mutation: &mut Mutation, number: u64) {
+        let (Some(copy), Some(record)) = (step.copy, step.record) else { return };
+        let Some(payload) = co_staged(record) else { return };
+        let missing = self.index.held(payload).is_none() && self.index.is_named(payload);
+        if missing && copy.bytes.len() as u64 == record.payload(0).shard_bytes() {
+            let place = Place::Journal { checksum: copy.checksum, bytes: copy.bytes.clone() };
+            let origin = Origin {
+                key: step.key.clone(),
+                operation: record.operation(),
+                life: self.superblock.life,
+            };
+            mutation.push(&place.entry(payload, origin.clone()));
+            self.index.hold(payload, Held { origin, place, mutation: number });
+        }
+    }
+
+    /// The entry that says what the drive knows of `key`.
+    pub(super) fn key_entry(&self, key: &Key) -> Entry {
+        let mut encoded = BytesMut::new();
+        self.index.key(key).expect("the key is in the index").encode(&mut encoded);
+        Entry::KeySet { key: key.clone(), state: encoded.freeze() }
+    }
+
+    fn refuse_epoch(&self, epoch: Epoch) -> Option<Refusal> {
+        let map = &self.superblock.map;
+        match epoch.cmp(&map.epoch) {
+            std::cmp::Ordering::Less => Some(Refusal::OldEpoch(Box::new(map.clone()))),
+            std::cmp::Ordering::Equal => None,
+            std::cmp::Ordering::Greater => Some(Refusal::NewEpoch(map.epoch)),
+        }
+    }
+
+    /// Refuses a record that would add to a closing bucket or a full drive.
+    fn refuse_new(&self, key: &Key, fresh: bool, record: &Record) -> Option<Refusal> {
+        let held =
+            self.index.key(key).is_some_and(|state| state.records().any(|held| held == record));
+        if held || record.kind() != Kind::Data || !fresh {
+            return None;
+        }
+        if self.index.is_closed(key.bucket()) {
+            return Some(Refusal::BucketClosing);
+        }
+        // What was staged was let in then.
+        let brings_nothing =
+            record.payload_count() > 0 && self.index.has_shards(record, &Cell::new(0));
+        let room = brings_nothing || self.segments.free() >= self.put_reserve();
+        (!room).then_some(Refusal::Full)
+    }
+}
