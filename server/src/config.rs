@@ -1,0 +1,280 @@
+//! What the command line and the environment decide about a server, checked, with nothing left to
+//! interpret. [`Settings`] knows no drive yet; [`ServerConfig`] is what a node runs with.
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::path::{Path, PathBuf};
+
+use crate::cli::{Global, Server};
+use crate::credentials::{self, Credentials};
+use crate::environment::Environment;
+use crate::node::drives::Drive;
+use crate::object::ClassParity;
+use crate::refusal::Refusal;
+use crate::topology::storage_class::StorageClasses;
+use crate::topology::{self, Topology, capacity};
+
+const DEFAULT_ADDRESS: &str = ":9000";
+
+/// Decided from text alone.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub topology: Topology,
+    /// Parity of the storage classes on each set, in the topology's order.
+    pub parity: Vec<ClassParity>,
+    pub listen: SocketAddr,
+    /// Asked for, though nothing listens there in this release.
+    pub console: Option<SocketAddr>,
+    /// `None`: a client may sign for any region.
+    pub region: Option<String>,
+    /// `None`: the first start makes some.
+    pub credentials: Option<Credentials>,
+    pub allow_buffered: bool,
+    /// Metrics may be read by anybody.
+    pub public_metrics: bool,
+    pub output: Output,
+    /// What the operator should know, and can serve with.
+    pub warnings: Vec<String>,
+}
+
+/// What is printed, and how.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Output {
+    pub json: bool,
+    pub quiet: bool,
+    pub anonymous: bool,
+}
+
+/// Everything that a node needs to start.
+#[derive(Clone, Debug)]
+pub struct ServerConfig {
+    pub topology: Topology,
+    /// By set, then by position: the topology's order.
+    pub drives: Vec<Drive>,
+    /// By set.
+    pub parity: Vec<ClassParity>,
+    pub credentials: Credentials,
+    pub listen: SocketAddr,
+    pub region: Option<String>,
+    pub public_metrics: bool,
+    pub output: Output,
+}
+
+impl ServerConfig {
+    /// The drives of each set, in the order that numbers sets.
+    pub fn sets(&self) -> impl Iterator<Item = &[Drive]> {
+        let mut rest = &self.drives[..];
+        self.topology.sets().map(move |set| {
+            let (drives, after) = rest.split_at(set.len());
+            rest = after;
+            drives
+        })
+    }
+
+    /// Of the drives that are here, at the parity of STANDARD.
+    pub fn capacity(&self) -> capacity::Capacity {
+        self.sets()
+            .zip(&self.parity)
+            .map(|(drives, parity)| {
+                let here = drives.iter().filter(|drive| drive.is_usable());
+                let bytes: Vec<u64> = here.map(|drive| drive.space_bytes).collect();
+                capacity::of_set(&bytes, drives.len(), parity.standard)
+            })
+            .sum()
+    }
+}
+
+impl Settings {
+    pub fn decide(
+        server: &Server,
+        global: &Global,
+        environment: &Environment,
+        working_directory: &Path,
+    ) -> Result<Self, Refusal> {
+        let mut warnings = Vec::new();
+        let arguments = arguments(server, environment, &mut warnings);
+        let set_drives = topology::wanted_set_drives(environment.get("ERASURE_SET_DRIVE_COUNT"))?;
+        let topology = Topology::parse(&arguments, set_drives, working_directory)?;
+        let parity = parity(&topology, environment, &mut warnings)?;
+        let (listen, console) = addresses(server, environment)?;
+        if console.is_some() {
+            warnings.push("this release has no console; --console-address has no effect".into());
+        }
+        check_certificates(global.certs_dir.as_deref(), environment.home())?;
+        let found = credentials::from_environment(environment, Path::new("/run/secrets"))?;
+        warnings.extend(found.warnings);
+        warn_without_effect(server, environment, &mut warnings);
+        Ok(Self {
+            topology,
+            parity,
+            listen,
+            console,
+            region: environment
+                .first_of(&["SITE_REGION", "REGION"])
+                .map(|region| region.value.to_owned()),
+            credentials: found.credentials,
+            allow_buffered: allow_buffered(server, environment)?,
+            public_metrics: public_metrics(environment)?,
+            output: Output { json: global.json, quiet: global.quiet, anonymous: global.anonymous },
+            warnings,
+        })
+    }
+}
+
+/// The drives: from the environment where it names any, otherwise from the command line.
+fn arguments(
+    server: &Server,
+    environment: &Environment,
+    warnings: &mut Vec<String>,
+) -> Vec<String> {
+    let Some(variable) = environment.first_of(&["ARGS", "VOLUMES", "ENDPOINTS"]) else {
+        return server.drives.clone();
+    };
+    let words: Vec<String> = variable.value.split_whitespace().map(str::to_owned).collect();
+    if !server.drives.is_empty() && server.drives != words {
+        warnings.push(format!(
+            "{} is set and wins over the directories on the command line",
+            variable.name
+        ));
+    }
+    words
+}
+
+fn parity(
+    topology: &Topology,
+    environment: &Environment,
+    warnings: &mut Vec<String>,
+) -> Result<Vec<ClassParity>, Refusal> {
+    let classes = StorageClasses::parse(
+        environment.get("STORAGE_CLASS_STANDARD"),
+        environment.get("STORAGE_CLASS_RRS"),
+    )?;
+    let parity: Vec<ClassParity> =
+        topology.sets().map(|set| classes.on_set(set.len())).collect::<Result<_, _>>()?;
+    let unprotected = |(set, parity): (&[PathBuf], &ClassParity)| {
+        set.len() > 1 && (parity.standard == 0 || parity.reduced_redundancy == 0)
+    };
+    if topology.sets().zip(&parity).any(unprotected) {
+        warnings.push(
+            "a storage class has parity 0: its objects are lost with the first drive that is"
+                .into(),
+        );
+    }
+    Ok(parity)
+}
+
+fn addresses(
+    server: &Server,
+    environment: &Environment,
+) -> Result<(SocketAddr, Option<SocketAddr>), Refusal> {
+    let variable = environment.get("ADDRESS");
+    let address = server.address.as_deref().or(variable.as_ref().map(|address| address.value));
+    let listen = resolve(address.unwrap_or(DEFAULT_ADDRESS))?;
+    let variable = environment.get("CONSOLE_ADDRESS");
+    let console = server.console_address.as_deref().or(variable.as_ref().map(|a| a.value));
+    let console = console.map(resolve).transpose()?;
+    if console.is_some_and(|console| console == listen) {
+        return Err(Refusal::usage(
+            format!("{listen} cannot serve both clients and the console"),
+            "--address and --console-address are the same",
+            "give the console a port of its own: --console-address :9001",
+        ));
+    }
+    Ok((listen, console))
+}
+
+/// `HOST:PORT`, `:PORT`, `[IPV6]:PORT`. No host stands for every address of the machine.
+fn resolve(text: &str) -> Result<SocketAddr, Refusal> {
+    let refused = |cause: String| {
+        let remedy = "write HOST:PORT, or :PORT for every address of this machine: --address :9000";
+        Refusal::usage(format!("`{text}` is not an address to listen on"), cause, remedy)
+    };
+    let Some((host, port)) = text.rsplit_once(':') else {
+        return Err(refused("it has no port".into()));
+    };
+    let port: u16 =
+        port.parse().map_err(|_| refused(format!("`{port}` is not a port, 1 to 65535")))?;
+    if port == 0 {
+        return Err(refused("port 0 is a different port on every core".into()));
+    }
+    if host.is_empty() {
+        return Ok(every_address(port));
+    }
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    if bare.is_none() && host.contains(':') {
+        return Err(refused("an IPv6 address stands in brackets: [::1]:9000".into()));
+    }
+    let mut found = (bare.unwrap_or(host), port)
+        .to_socket_addrs()
+        .map_err(|error| refused(format!("its host cannot be resolved: {error}")))?;
+    found.next().ok_or_else(|| refused("its host has no address".into()))
+}
+
+/// The unspecified address, for both families where the machine has IPv6.
+fn every_address(port: u16) -> SocketAddr {
+    if Path::new("/proc/net/if_inet6").exists() {
+        (Ipv6Addr::UNSPECIFIED, port).into()
+    } else {
+        (Ipv4Addr::UNSPECIFIED, port).into()
+    }
+}
+
+/// Refuses where clients expect TLS: plain HTTP in its place would send their data in the open.
+fn check_certificates(given: Option<&Path>, home: Option<&PathBuf>) -> Result<(), Refusal> {
+    let default = || home.map(|home| home.join(".minio/certs"));
+    let Some(directory) = given.map(Path::to_path_buf).or_else(default) else { return Ok(()) };
+    let found =
+        ["public.crt", "private.key"].into_iter().find(|name| directory.join(name).exists());
+    match found {
+        None => Ok(()),
+        Some(name) => Err(Refusal::usage(
+            format!("certificates in {} cannot be used", directory.display()),
+            format!("{name} is there, and this release serves HTTP only, without TLS"),
+            "put a TLS proxy in front and name an empty directory with --certs-dir",
+        )),
+    }
+}
+
+fn allow_buffered(server: &Server, environment: &Environment) -> Result<bool, Refusal> {
+    let Some(variable) = environment.get("ALLOW_BUFFERED") else {
+        return Ok(server.allow_buffered);
+    };
+    match variable.value {
+        "on" | "true" | "1" => Ok(true),
+        "off" | "false" | "0" => Ok(server.allow_buffered),
+        value => Err(Refusal::usage(
+            format!("{}={value} cannot be understood", variable.name),
+            "it is neither on nor off",
+            "set it to on or off",
+        )),
+    }
+}
+
+fn public_metrics(environment: &Environment) -> Result<bool, Refusal> {
+    let Some(variable) = environment.get("PROMETHEUS_AUTH_TYPE") else { return Ok(false) };
+    match variable.value {
+        "public" => Ok(true),
+        "jwt" => Ok(false),
+        value => Err(Refusal::usage(
+            format!("{}={value} cannot be understood", variable.name),
+            "it is neither public nor jwt",
+            "set it to public to let anybody read metrics, or leave it unset",
+        )),
+    }
+}
+
+fn warn_without_effect(server: &Server, environment: &Environment, warnings: &mut Vec<String>) {
+    let flags: Vec<String> = server.without_effect.iter().map(|flag| format!("--{flag}")).collect();
+    if !flags.is_empty() {
+        warnings.push(format!("without effect in this release: {}", flags.join(", ")));
+    }
+    let variables = environment.without_effect();
+    if !variables.is_empty() {
+        warnings.push(format!(
+            "set in the environment, but without effect in this release: {}",
+            variables.join(", ")
+        ));
+    }
+}
+
+#[cfg(test)]
+mod tests;

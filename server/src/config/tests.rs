@@ -1,0 +1,193 @@
+use super::*;
+use crate::cli::{Cli, Command};
+use crate::node::drives::{State, Terms};
+
+fn decide(arguments: &[&str], variables: &[(&str, &str)]) -> Result<Settings, Refusal> {
+    let arguments = ["basalt", "server"].into_iter().chain(arguments.iter().copied());
+    let Cli { command: Command::Server(server), global } = Cli::read(arguments).unwrap() else {
+        panic!("server");
+    };
+    Settings::decide(&server, &global, &Environment::of(variables), Path::new("/work"))
+}
+
+fn first_drive(settings: &Settings) -> &Path {
+    settings.topology.drives().next().unwrap()
+}
+
+#[test]
+fn defaults() {
+    let settings = decide(&["/data{1...4}"], &[]).unwrap();
+    assert_eq!(settings.listen.port(), 9000);
+    assert!(settings.listen.ip().is_unspecified());
+    assert_eq!(settings.console, None);
+    assert_eq!(settings.region, None);
+    assert_eq!(settings.credentials, None);
+    assert_eq!(settings.parity, [ClassParity { standard: 2, reduced_redundancy: 1 }]);
+    assert_eq!(settings.output, Output::default());
+    assert!(!settings.allow_buffered);
+    assert!(settings.warnings.is_empty(), "{:?}", settings.warnings);
+}
+
+#[test]
+fn the_environment_file_of_a_minio_unit_works_untouched() {
+    let variables = [
+        ("MINIO_VOLUMES", "/mnt/drive{1...8}"),
+        ("MINIO_OPTS", "--address :9100 --console-address :9101"),
+        ("MINIO_ROOT_USER", "operator"),
+        ("MINIO_ROOT_PASSWORD", "a good secret"),
+        ("MINIO_SITE_REGION", "eu-west-7"),
+        ("MINIO_STORAGE_CLASS_STANDARD", "EC:3"),
+    ];
+    let on_argv = ["--address", ":9100", "--console-address", ":9101", "/mnt/drive{1...8}"];
+    let settings = decide(&on_argv, &variables).unwrap();
+    assert_eq!(settings.topology.drives().count(), 8);
+    assert_eq!(settings.listen.port(), 9100);
+    assert_eq!(settings.console.unwrap().port(), 9101);
+    assert_eq!(settings.region.as_deref(), Some("eu-west-7"));
+    assert_eq!(settings.parity, [ClassParity { standard: 3, reduced_redundancy: 2 }]);
+    assert_eq!(settings.credentials.unwrap().user, "operator");
+    assert_eq!(settings.warnings.len(), 1, "the console: {:?}", settings.warnings);
+}
+
+#[test]
+fn the_environment_names_drives_before_the_command_line() {
+    let drives = |variables: &[(&str, &str)]| {
+        first_drive(&decide(&["/argv"], variables).unwrap()).to_path_buf()
+    };
+    let endpoints = ("MINIO_ENDPOINTS", "/endpoints");
+    let volumes = ("MINIO_VOLUMES", "/volumes");
+    let arguments = ("MINIO_ARGS", "/args");
+    let ours = ("BASALT_VOLUMES", "/ours");
+    assert_eq!(drives(&[]), Path::new("/argv"));
+    assert_eq!(drives(&[endpoints]), Path::new("/endpoints"));
+    assert_eq!(drives(&[endpoints, volumes]), Path::new("/volumes"));
+    assert_eq!(drives(&[endpoints, volumes, arguments]), Path::new("/args"));
+    assert_eq!(drives(&[endpoints, volumes, arguments, ours]), Path::new("/ours"));
+    let several = decide(&[], &[("MINIO_VOLUMES", " /a  /b ")]).unwrap();
+    assert_eq!(several.topology.drives().count(), 2);
+    assert!(decide(&["/argv"], &[volumes]).unwrap().warnings[0].contains("MINIO_VOLUMES"));
+}
+
+#[test]
+fn regions_and_twins() {
+    let region = |variables: &[(&str, &str)]| decide(&["/data"], variables).unwrap().region;
+    let old = ("MINIO_REGION", "old");
+    let site = ("MINIO_SITE_REGION", "site");
+    assert_eq!(region(&[old]).as_deref(), Some("old"));
+    assert_eq!(region(&[old, site]).as_deref(), Some("site"));
+    assert_eq!(region(&[old, site, ("BASALT_REGION", "ours")]).as_deref(), Some("ours"));
+}
+
+#[test]
+fn addresses_to_listen_on() {
+    let listen = |text: &str| {
+        decide(&["--address", text, "/data"], &[]).map(|settings| settings.listen.to_string())
+    };
+    assert_eq!(listen("127.0.0.1:9000").unwrap(), "127.0.0.1:9000");
+    assert_eq!(listen("[::1]:80").unwrap(), "[::1]:80");
+    for (text, cause) in [
+        ("localhost", "no port"),
+        (":http", "not a port"),
+        (":70000", "not a port"),
+        (":0", "every core"),
+        ("::1:9000", "in brackets"),
+    ] {
+        let refused = listen(text).unwrap_err();
+        assert!(refused.cause.contains(cause), "{refused}");
+    }
+    let variable = decide(&["/data"], &[("MINIO_ADDRESS", ":9200")]).unwrap();
+    assert_eq!(variable.listen.port(), 9200);
+    let flag = decide(&["--address", ":1", "/data"], &[("MINIO_ADDRESS", ":9200")]).unwrap();
+    assert_eq!(flag.listen.port(), 1);
+    let same = decide(&["--address", ":9000", "--console-address", ":9000", "/data"], &[]);
+    assert!(same.unwrap_err().cause.contains("the same"));
+}
+
+#[test]
+fn certificates_are_refused_rather_than_ignored() {
+    let home = tempfile::tempdir().unwrap();
+    let certificates = home.path().join(".minio/certs");
+    std::fs::create_dir_all(&certificates).unwrap();
+    let home_text = home.path().to_str().unwrap();
+    decide(&["/data"], &[("HOME", home_text)]).unwrap();
+    std::fs::write(certificates.join("public.crt"), "x").unwrap();
+    let refused = decide(&["/data"], &[("HOME", home_text)]).unwrap_err();
+    assert!(refused.cause.contains("HTTP only"), "{refused}");
+    let elsewhere = home.path().to_str().unwrap();
+    decide(&["--certs-dir", elsewhere, "/data"], &[("HOME", home_text)]).unwrap();
+    let given = certificates.to_str().unwrap();
+    assert!(decide(&["-S", given, "/data"], &[]).is_err());
+}
+
+#[test]
+fn what_has_no_effect_is_said() {
+    let settings = decide(
+        &["--memlimit", "1GiB", "/data"],
+        &[("MINIO_KMS_SECRET_KEY", "k"), ("MINIO_STORAGE_CLASS_STANDARD", "EC:0")],
+    )
+    .unwrap();
+    let warnings = settings.warnings.join("\n");
+    assert!(warnings.contains("--memlimit") && warnings.contains("MINIO_KMS_SECRET_KEY"));
+    assert!(!warnings.contains("parity 0"), "one drive can have no parity: {warnings}");
+    let zero = [("MINIO_STORAGE_CLASS_STANDARD", "EC:0")];
+    assert!(decide(&["/data{1...4}"], &zero).unwrap().warnings[0].contains("parity 0"));
+}
+
+#[test]
+fn buffered_drives_by_flag_or_variable() {
+    let allowed = |flags: &[&str], value: &str| {
+        let arguments: Vec<&str> = flags.iter().copied().chain(["/data"]).collect();
+        decide(&arguments, &[("BASALT_ALLOW_BUFFERED", value)]).map(|s| s.allow_buffered)
+    };
+    assert!(allowed(&[], "on").unwrap());
+    assert!(!allowed(&[], "off").unwrap());
+    assert!(allowed(&["--allow-buffered"], "").unwrap());
+    assert!(allowed(&[], "perhaps").is_err());
+}
+
+#[test]
+fn metrics_for_anybody() {
+    let public = |value: &str| {
+        decide(&["/data"], &[("MINIO_PROMETHEUS_AUTH_TYPE", value)]).map(|s| s.public_metrics)
+    };
+    assert!(public("public").unwrap());
+    assert!(!public("jwt").unwrap());
+    assert!(!public("").unwrap());
+    assert!(public("private").is_err());
+}
+
+#[test]
+fn capacity_is_that_of_the_drives() {
+    const TIB: u64 = 1 << 40;
+    let settings = decide(&["/data{1...32}"], &[("MINIO_STORAGE_CLASS_STANDARD", "EC:6")]).unwrap();
+    let drives = settings
+        .topology
+        .drives()
+        .map(|path| Drive {
+            path: path.clone(),
+            state: State::Blank,
+            device: 1,
+            sharing: 1,
+            space_bytes: TIB,
+            terms: Terms { allow_buffered: false, may_be_on_root: false },
+        })
+        .collect();
+    let config = ServerConfig {
+        topology: settings.topology,
+        drives,
+        parity: settings.parity,
+        credentials: Credentials {
+            user: "root".into(),
+            secret: "secret".into(),
+            origin: credentials::Origin::Environment,
+        },
+        listen: settings.listen,
+        region: None,
+        public_metrics: false,
+        output: Output::default(),
+    };
+    assert_eq!(config.sets().count(), 2);
+    assert!(config.sets().all(|set| set.len() == 16));
+    let expected = capacity::Capacity { raw_bytes: 32 * TIB, usable_bytes: 20 * TIB };
+    assert_eq!(config.capacity(), expected);
+}

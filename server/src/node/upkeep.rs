@@ -1,0 +1,236 @@
+//! What the owner core of a set does in the background: settle what is unsettled, sweep orphans,
+//! bring back blank drives. Progress goes to the log.
+//!
+//! A key is settled only after it was seen unsettled at the same slot in two looks a second apart:
+//! until then its writer is probably still at it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use basalt_engine::request::{Reply, Request, ScanEntry};
+use basalt_engine::seam::{Moment, Runtime};
+use basalt_engine::units::{DriveIndex, Key, PayloadId, SetIndex, Slot};
+use basalt_net::mailbox::Mailbox;
+use futures_util::future::join_all;
+
+use crate::object::Store;
+use crate::object::settle::Settled;
+
+/// Between two looks at the unsettled sets.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// Keys that one look takes from a drive.
+const LOOK_KEYS: u32 = 2048;
+/// Keys that are settled at the same time.
+const IN_FLIGHT: usize = 8;
+/// Between two looks for orphans, and how long one of this life has to be there to count as one.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(20);
+const ORPHAN_AGE: Duration = Duration::from_secs(60);
+/// Between two lines about progress.
+const REPORT_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Runs for as long as the core does.
+pub async fn settle_forever<M: Mailbox, R: Runtime>(store: Store<M, R>, set: SetIndex) {
+    let mut upkeep = Upkeep::new(store, set);
+    loop {
+        upkeep.store.runtime().clone().sleep(LOOK_INTERVAL).await;
+        upkeep.look().await;
+    }
+}
+
+/// Frees what operations left behind that did not come to an end, on every drive of a set, for as long
+/// as the core runs: at once what a former life of a drive has left, and what this one did when it has
+/// been there for longer than any operation takes from sealing its shards to having them named.
+pub async fn sweep_forever<M: Mailbox, R: Runtime>(store: Store<M, R>, set: SetIndex) {
+    let mut seen = BTreeMap::new();
+    loop {
+        sweep(&store, set, &mut seen).await;
+        store.runtime().clone().sleep(SWEEP_INTERVAL).await;
+    }
+}
+
+async fn sweep<M: Mailbox, R: Runtime>(
+    store: &Store<M, R>,
+    set: SetIndex,
+    seen: &mut BTreeMap<(DriveIndex, PayloadId), Moment>,
+) {
+    let now = store.runtime().now();
+    let drives = store.mailbox().drive_count(set) as u8;
+    let before = std::mem::take(seen);
+    let mut freed = 0;
+    for drive in (0..drives).map(DriveIndex) {
+        // A drive that does not answer is asked again next time.
+        let Ok(orphans) = store.orphans(set, drive).await else { continue };
+        for orphan in orphans.into_iter().filter(|orphan| orphan.sealed) {
+            let place = (drive, orphan.payload);
+            let since = before.get(&place).copied().unwrap_or(now);
+            seen.insert(place, since);
+            if !orphan.former_life && now.since(since) < ORPHAN_AGE {
+                continue;
+            }
+            match store.free_orphan(set, drive, &orphan).await {
+                Ok(is_free) => freed += usize::from(is_free),
+                Err(error) => tracing::debug!(set = set.0, %error, "orphan not freed yet"),
+            }
+        }
+    }
+    if freed > 0 {
+        tracing::info!(set = set.0, freed, "freed what unfinished operations had staged");
+    }
+}
+
+/// The settling of one set, window by window over its unsettled keys.
+pub struct Upkeep<M: Mailbox, R: Runtime> {
+    store: Store<M, R>,
+    set: SetIndex,
+    /// Where the present window begins.
+    after: Option<Key>,
+    /// What the last look at this window saw.
+    seen: BTreeMap<Key, Slot>,
+    /// The drives that answered the last look, one bit each.
+    answering: u16,
+    /// Every key was settled as far as the drives that answer allow: until another drive answers,
+    /// only keys that these drives themselves lack something of are worked on.
+    done_for_these: bool,
+    report: Report,
+}
+
+/// What a look did.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct Look {
+    pub unsettled: usize,
+    pub settled: usize,
+}
+
+/// One window of the union of the drives' unsettled sets.
+struct Window {
+    keys: BTreeMap<Key, Pending>,
+    /// Where the next window begins; `None` at the end.
+    next: Option<Key>,
+    answering: u16,
+}
+
+#[derive(Clone, Copy)]
+struct Pending {
+    slot: Slot,
+    /// Whether a drive that answers lacks the certificate or a shard.
+    lacking: bool,
+}
+
+impl<M: Mailbox, R: Runtime> Upkeep<M, R> {
+    pub fn new(store: Store<M, R>, set: SetIndex) -> Self {
+        let report = Report { since: store.runtime().now(), settled: 0 };
+        let seen = BTreeMap::new();
+        Self { store, set, after: None, seen, answering: 0, done_for_these: false, report }
+    }
+
+    /// Looks once at a window of the unsettled keys and settles what has been there for a while.
+    pub async fn look(&mut self) -> Look {
+        let window = self.window().await;
+        if window.answering != self.answering {
+            self.answering = window.answering;
+            self.done_for_these = false;
+            self.after = None;
+        }
+        let wanted = |pending: &Pending| pending.lacking || !self.done_for_these;
+        let ripe: Vec<Key> = window
+            .keys
+            .iter()
+            .filter(|(key, pending)| wanted(pending) && self.seen.get(*key) == Some(&pending.slot))
+            .map(|(key, _)| key.clone())
+            .collect();
+        let unripe = window.keys.values().filter(|pending| wanted(pending)).count() - ripe.len();
+        let settled = self.settle(&ripe).await;
+        let look = Look { unsettled: window.keys.len(), settled };
+        if unripe == 0 {
+            let drives = self.store.mailbox().drive_count(self.set) as u32;
+            let all_answer = self.answering.count_ones() == drives;
+            self.done_for_these |= window.next.is_none() && !all_answer;
+            self.after = window.next;
+            self.seen.clear();
+        } else {
+            self.seen = window.keys.into_iter().map(|(key, pending)| (key, pending.slot)).collect();
+        }
+        self.report_progress(look);
+        look
+    }
+
+    async fn settle(&mut self, keys: &[Key]) -> usize {
+        let mut done = 0;
+        for keys in keys.chunks(IN_FLIGHT) {
+            let results =
+                join_all(keys.iter().map(|key| self.store.settle_key(self.set, key))).await;
+            for (key, result) in keys.iter().zip(results) {
+                match result {
+                    Ok(Settled::Fully | Settled::Absent) => done += 1,
+                    Ok(Settled::OnLiveDrives) => {}
+                    Err(error) => {
+                        tracing::debug!(set = self.set.0, ?key, %error, "key not settled yet");
+                    }
+                }
+            }
+        }
+        done
+    }
+
+    async fn window(&self) -> Window {
+        let drives = self.store.mailbox().drive_count(self.set) as u8;
+        let after = self.after.clone();
+        let request = || Request::Unsettled { after: after.clone(), limit: LOOK_KEYS };
+        let requests = (0..drives).map(|drive| (DriveIndex(drive), request())).collect();
+        let mut replies = self.store.mailbox().send(self.set, requests);
+        let mut window = Window { keys: BTreeMap::new(), next: None, answering: 0 };
+        while let Some((drive, reply)) = replies.next().await {
+            let Reply::Scanned { entries, more } = reply else { continue };
+            window.answering |= 1 << drive.0;
+            if let Some(last) = entries.last().filter(|_| more) {
+                let next = window.next.take().map_or(last.key.clone(), |n| n.min(last.key.clone()));
+                window.next = Some(next);
+            }
+            for entry in entries {
+                window.add(entry);
+            }
+        }
+        if let Some(next) = &window.next {
+            window.keys.retain(|key, _| key <= next);
+        }
+        window
+    }
+
+    fn report_progress(&mut self, look: Look) {
+        self.report.settled += look.settled;
+        let now = self.store.runtime().now();
+        let elapsed = now.since(self.report.since);
+        if elapsed < REPORT_INTERVAL || self.report.settled == 0 {
+            if self.report.settled == 0 {
+                self.report.since = now;
+            }
+            return;
+        }
+        let per_second = self.report.settled as f64 / elapsed.as_secs_f64();
+        let eta_s = look.unsettled as f64 / per_second.max(1.0);
+        tracing::info!(
+            set = self.set.0,
+            settled = self.report.settled,
+            left = look.unsettled,
+            per_second = per_second as u64,
+            eta_s = eta_s as u64,
+            "bringing records back to full redundancy"
+        );
+        self.report = Report { since: now, settled: 0 };
+    }
+}
+
+impl Window {
+    fn add(&mut self, entry: ScanEntry) {
+        let lacking = !entry.certified || !entry.has_shards;
+        let pending =
+            self.keys.entry(entry.key).or_insert(Pending { slot: entry.slot, lacking: false });
+        pending.slot = pending.slot.max(entry.slot);
+        pending.lacking |= lacking;
+    }
+}
+
+struct Report {
+    since: Moment,
+    settled: usize,
+}

@@ -1,0 +1,30 @@
+//! Objects over drives: what a client can do to buckets and keys, without a word of HTTP.
+//!
+//! Everything here runs on one core and is generic over the seams, so that the simulator runs the
+//! very code that serves.
+
+pub mod api;
+pub(crate) mod bucket;
+mod checksums;
+mod delete;
+pub mod error;
+mod get;
+mod layout;
+mod list;
+mod manifest;
+pub mod membership;
+mod metadata;
+mod multipart;
+mod put;
+mod read;
+mod rebuild;
+mod register;
+pub mod settle;
+mod stage;
+pub mod store;
+
+pub use api::*;
+pub use error::{Error, Result};
+pub use get::ObjectBody;
+pub use multipart::PART_NUMBER_MAX;
+pub use store::{ClassParity, Deployment, Place, Store};

@@ -1,0 +1,314 @@
+//! LIST: pages from R voting drives of every set, merged key by key under the reader's rule.
+//!
+//! Each drive answers a page in key order. Where all pages agree on a key, it is listed from them;
+//! where they differ, the key is read by itself. Common prefixes carry a witness, the first key under
+//! them that the drive takes for live; where witnesses differ, the prefix is looked into. A page that
+//! ends early (at its limit, or after looking at many tombstones) bounds what the merge may say, and
+//! the listing goes on from there: it never takes a short page for the end.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use basalt_engine::record::{Kind, Record};
+use basalt_engine::request::{ListAfter, ListEntry, ListRequest, Reply, Request};
+use basalt_engine::seam::Runtime;
+use basalt_engine::units::{DriveIndex, KEY_PREFIX_BYTES, Key, Keyspace, SetIndex};
+use basalt_net::mailbox::Mailbox;
+use basalt_net::reader;
+use bytes::Bytes;
+
+use super::api::{List, ListFrom, Listed, ListedObject, Listing, StorageClass};
+use super::error::{Error, Result};
+use super::metadata::decode_checksums;
+use super::store::Store;
+
+/// Keys asked of a drive at once.
+const PAGE_KEYS: u32 = 1000;
+
+impl<M: Mailbox, R: Runtime> Store<M, R> {
+    pub async fn list(&self, list: List) -> Result<Listing> {
+        let bucket = self.bucket(&list.bucket).await?;
+        let key = |name: &[u8]| Key::new(Keyspace::Objects, bucket.incarnation, name);
+        let after = list.after.as_ref().map(|from| match from {
+            ListFrom::Key(name) => ListAfter::Key(key(name)),
+            ListFrom::Prefix(name) => ListAfter::Prefix(key(name)),
+        });
+        let mut sets: Vec<Range> = self
+            .sets()
+            .map(|set| Range {
+                prefix: key(&list.prefix),
+                delimiter: list.delimiter.clone(),
+                limit: list.limit.min(PAGE_KEYS),
+                ..Range::from(set, key(&list.prefix), after.clone())
+            })
+            .collect();
+        self.merge_sets(&mut sets, list.limit as usize).await
+    }
+
+    /// The next `limit` entries over all sets, in key order.
+    async fn merge_sets(&self, sets: &mut [Range], limit: usize) -> Result<Listing> {
+        let mut listing = Listing::default();
+        loop {
+            for set in sets.iter_mut() {
+                set.fill(self).await?;
+            }
+            let Some(least) = least(sets) else { return Ok(listing) };
+            if listing.entries.len() == limit {
+                listing.next = listing.entries.last().map(|last| match last {
+                    Listed::Object(object) => ListFrom::Key(object.key.clone()),
+                    Listed::CommonPrefix(prefix) => ListFrom::Prefix(prefix.clone()),
+                });
+                return Ok(listing);
+            }
+            let found = sets[least].found.pop_front().expect("it has the least entry");
+            // Several sets may have keys under one prefix.
+            let same = |last: Option<&Listed>| match (last, &found) {
+                (Some(Listed::CommonPrefix(last)), Found::Group(prefix)) => {
+                    *last == prefix.name_bytes()
+                }
+                _ => false,
+            };
+            if !same(listing.entries.last()) {
+                listing.entries.push(found.listed());
+            }
+        }
+    }
+}
+
+/// The set whose next entry is the least.
+fn least(sets: &[Range]) -> Option<usize> {
+    (0..sets.len())
+        .filter_map(|set| sets[set].found.front().map(|found| (found.order(), set)))
+        .min()
+        .map(|(_, set)| set)
+}
+
+/// An entry that is certain.
+enum Found {
+    Live(Key, Record),
+    Group(Key),
+}
+
+impl Found {
+    fn order(&self) -> &[u8] {
+        match self {
+            Self::Live(key, _) | Self::Group(key) => key.as_bytes(),
+        }
+    }
+
+    fn listed(self) -> Listed {
+        match self {
+            Self::Group(prefix) => Listed::CommonPrefix(prefix.name_bytes()),
+            Self::Live(key, record) => Listed::Object(ListedObject {
+                key: key.name_bytes(),
+                size: record.size(),
+                etag: record.etag(),
+                modified_ms: record.modified_ms(),
+                class: StorageClass::from_stored(record.class()),
+                checksums: decode_checksums(record.checksums()).unwrap_or_default(),
+            }),
+        }
+    }
+}
+
+/// One set's keys under a prefix, page by page.
+pub(super) struct Range {
+    set: SetIndex,
+    prefix: Key,
+    delimiter: Option<Bytes>,
+    limit: u32,
+    /// Where the next page begins; `None` at the end.
+    next: Option<Option<ListAfter>>,
+    found: VecDeque<Found>,
+}
+
+impl Range {
+    pub(super) fn all(set: SetIndex, prefix: Key) -> Self {
+        Self::from(set, prefix, None)
+    }
+
+    fn from(set: SetIndex, prefix: Key, after: Option<ListAfter>) -> Self {
+        let found = VecDeque::new();
+        Self { set, prefix, delimiter: None, limit: PAGE_KEYS, next: Some(after), found }
+    }
+
+    /// The next live key and its record, for ranges without a delimiter.
+    pub(super) async fn next<M: Mailbox, R: Runtime>(
+        &mut self,
+        store: &Store<M, R>,
+    ) -> Result<Option<(Key, Record)>> {
+        self.fill(store).await?;
+        match self.found.pop_front() {
+            Some(Found::Live(key, record)) => Ok(Some((key, record))),
+            Some(Found::Group(_)) => unreachable!("there is no delimiter to group by"),
+            None => Ok(None),
+        }
+    }
+
+    /// Takes pages until there is an entry, or no more pages.
+    async fn fill<M: Mailbox, R: Runtime>(&mut self, store: &Store<M, R>) -> Result<()> {
+        while self.found.is_empty() {
+            let Some(after) = self.next.take() else { return Ok(()) };
+            let pages = self.pages(store, after).await?;
+            // What is certain ends where the shortest page does.
+            let bound = pages.iter().filter_map(|page| page.next.clone()).min_by(by_position);
+            let merged = merge(pages, bound.as_ref());
+            for (position, entries) in merged {
+                self.settle_entry(store, position, entries).await?;
+            }
+            self.next = bound.map(Some);
+        }
+        Ok(())
+    }
+
+    /// A page from at least R voting drives.
+    async fn pages<M: Mailbox, R: Runtime>(
+        &self,
+        store: &Store<M, R>,
+        after: Option<ListAfter>,
+    ) -> Result<Vec<basalt_engine::request::ListPage>> {
+        let needed = store.quorums(self.set).read;
+        let voting = store.voting_drives(self.set);
+        let request = || {
+            Request::List(ListRequest {
+                prefix: self.prefix.clone(),
+                after: after.clone(),
+                delimiter: self.delimiter.clone(),
+                limit: self.limit,
+            })
+        };
+        // R drives first; the others only where one of those fails.
+        let mut pages = Vec::with_capacity(needed);
+        let mut untried = voting.into_iter();
+        while pages.len() < needed {
+            let ask: Vec<DriveIndex> = untried.by_ref().take(needed - pages.len()).collect();
+            if ask.is_empty() {
+                let short_by = u32::try_from(needed - pages.len()).expect("at most sixteen");
+                return Err(Error::Unavailable { set: self.set, action: "list", short_by });
+            }
+            let requests = ask.into_iter().map(|drive| (drive, request())).collect();
+            let mut replies = store.mailbox().send(self.set, requests);
+            while let Some((drive, reply)) = replies.next().await {
+                let Reply::Listed(page) = reply else { continue };
+                if page.epoch > store.map(self.set).epoch {
+                    // Who votes may have changed: with the newer map, from the start.
+                    store.fetch_map(self.set, drive).await;
+                    return Box::pin(self.pages(store, after)).await;
+                }
+                // A drive with an older map may not be the member that votes in its place.
+                if page.epoch < store.map(self.set).epoch {
+                    continue;
+                }
+                pages.push(page);
+            }
+        }
+        Ok(pages)
+    }
+
+    /// Decides what one position of the merged pages is.
+    async fn settle_entry<M: Mailbox, R: Runtime>(
+        &mut self,
+        store: &Store<M, R>,
+        position: Key,
+        entries: Vec<ListEntry>,
+    ) -> Result<()> {
+        let needed = store.quorums(self.set).read;
+        let agreed =
+            entries.len() >= needed && entries.windows(2).all(|two| same(&two[0], &two[1]));
+        let grouped = entries[0].group_bytes.is_some();
+        if agreed && let Some(record) = reader::certified_alone(&entries[0].slots) {
+            if record.kind() == Kind::Data {
+                self.found.push_back(if grouped {
+                    Found::Group(position)
+                } else {
+                    Found::Live(position, record.clone())
+                });
+            }
+            return Ok(());
+        }
+        if entries.iter().any(|entry| entry.group_bytes.is_some()) {
+            if self.group_is_live(store, &position, &entries).await? {
+                self.found.push_back(Found::Group(position));
+            }
+            return Ok(());
+        }
+        let read = store.read_key(self.set, &position).await?;
+        if let Some(record) = read.live() {
+            self.found.push_back(Found::Live(position, record.clone()));
+        }
+        Ok(())
+    }
+
+    /// Whether any key under the common prefix is live: a witness, or else whatever is there.
+    async fn group_is_live<M: Mailbox, R: Runtime>(
+        &self,
+        store: &Store<M, R>,
+        prefix: &Key,
+        entries: &[ListEntry],
+    ) -> Result<bool> {
+        for entry in entries {
+            if store.read_key(self.set, &entry.key).await?.live().is_some() {
+                return Ok(true);
+            }
+        }
+        let mut within = Self::all(self.set, prefix.clone());
+        Ok(Box::pin(within.next(store)).await?.is_some())
+    }
+}
+
+/// Whether two drives say the same of an entry.
+fn same(one: &ListEntry, other: &ListEntry) -> bool {
+    one.key == other.key
+        && one.group_bytes == other.group_bytes
+        && one.slots.len() == other.slots.len()
+        && one.slots.iter().zip(&other.slots).all(|(one, other)| {
+            one.slot == other.slot
+                && one.certified == other.certified
+                && one.accepted.as_ref().map(|(_, record)| record.operation())
+                    == other.accepted.as_ref().map(|(_, record)| record.operation())
+        })
+}
+
+/// Entries of all pages by position, up to `bound` (inclusive).
+fn merge(
+    pages: Vec<basalt_engine::request::ListPage>,
+    bound: Option<&ListAfter>,
+) -> BTreeMap<Key, Vec<ListEntry>> {
+    let mut merged: BTreeMap<Key, Vec<ListEntry>> = BTreeMap::new();
+    for entry in pages.into_iter().flat_map(|page| page.entries) {
+        let position = match entry.group_bytes {
+            Some(length) => prefix_of(&entry.key, length),
+            None => entry.key.clone(),
+        };
+        let certain = bound.is_none_or(|bound| position.as_bytes() <= after_bytes(bound));
+        if certain {
+            merged.entry(position).or_default().push(entry);
+        }
+    }
+    merged
+}
+
+fn prefix_of(key: &Key, length_bytes: u32) -> Key {
+    let length = length_bytes as usize;
+    assert!((KEY_PREFIX_BYTES..=key.as_bytes().len()).contains(&length));
+    Key::new(key.space(), key.bucket(), &key.as_bytes()[KEY_PREFIX_BYTES..length])
+}
+
+fn after_bytes(after: &ListAfter) -> &[u8] {
+    match after {
+        ListAfter::Key(key) | ListAfter::Prefix(key) => key.as_bytes(),
+    }
+}
+
+/// The order of page ends: a prefix ends after every key that starts with it.
+fn by_position(one: &ListAfter, other: &ListAfter) -> std::cmp::Ordering {
+    let starts = |prefix: &Key, key: &Key| key.as_bytes().starts_with(prefix.as_bytes());
+    match (one, other) {
+        (ListAfter::Prefix(prefix), ListAfter::Key(key)) if starts(prefix, key) => {
+            std::cmp::Ordering::Greater
+        }
+        (ListAfter::Key(key), ListAfter::Prefix(prefix)) if starts(prefix, key) => {
+            std::cmp::Ordering::Less
+        }
+        _ => after_bytes(one).cmp(after_bytes(other)),
+    }
+}

@@ -1,0 +1,104 @@
+//! PUT, from top to bottom: find the bucket, look at the key, stage the body, have the record
+//! decided, answer. Everything before the decision is invisible and reclaimable.
+
+use basalt_engine::record::{Etag, Fields, Kind, Layout, PayloadForm, Record};
+use basalt_engine::seam::Runtime;
+use basalt_engine::units::{Key, Keyspace, OperationId, PayloadId, VersionId};
+use basalt_net::mailbox::Mailbox;
+
+use super::api::{Checksum, Condition, Put, Source, StorageClass, Written};
+use super::error::Result;
+use super::layout;
+use super::metadata::{encode_checksums, encode_metadata};
+use super::register::{KeyRead, Write};
+use super::stage::{self, Staged};
+use super::store::{Place, Store};
+
+impl<M: Mailbox, R: Runtime> Store<M, R> {
+    pub async fn put(&self, put: Put, body: &mut impl Source) -> Result<Written> {
+        let bucket = self.bucket(&put.bucket).await?;
+        let key = Key::new(Keyspace::Objects, bucket.incarnation, &put.key);
+        let place = self.place(&put.bucket, &put.key);
+        let before = self.read_key(place.set, &key).await?;
+        put.condition.check(before.live())?;
+
+        let operation = OperationId(self.runtime().random_u128());
+        let layout = self.layout(place, put.class, put.size, 0, &before)?;
+        let staged = match layout {
+            Some(layout) => stage::stage(self, &key, operation, layout, body).await?,
+            None => stage::stage_nothing(body).await?,
+        };
+        let fields = self.version_fields(operation, &put, &staged);
+        let written = written(&fields, &staged.checksums);
+        let condition = put.condition;
+        let write = Write::staged(key, Record::encode(&fields), condition, &before, staged.copy);
+        self.write_key(place.set, write).await?;
+        Ok(written)
+    }
+
+    /// How the payload will be spread, given which drives answered a moment ago; `None` where there
+    /// is nothing to spread.
+    pub(super) fn layout(
+        &self,
+        place: Place,
+        class: StorageClass,
+        size: u64,
+        part: u16,
+        seen: &KeyRead,
+    ) -> Result<Option<Layout>> {
+        if size == 0 {
+            return Ok(None);
+        }
+        let spread = self.spread(place, class, seen.answered)?;
+        let payload = PayloadId(self.runtime().random_u128());
+        Ok(Some(layout::choose(payload, size, part, spread)))
+    }
+
+    fn version_fields(&self, operation: OperationId, put: &Put, staged: &Staged) -> Fields {
+        Fields {
+            operation,
+            version: VersionId(operation.0),
+            kind: Kind::Data,
+            class: put.class as u8,
+            incarnation: Default::default(),
+            modified_ms: self.runtime().wall().0,
+            size: put.size,
+            etag: Etag { md5: staged.md5, parts: 0 },
+            form: if staged.layout.is_some() { PayloadForm::Inline } else { PayloadForm::None },
+            payloads: staged.layout.iter().cloned().collect(),
+            checksums: encode_checksums(&staged.checksums),
+            metadata: encode_metadata(&put.metadata),
+        }
+    }
+}
+
+fn written(fields: &Fields, checksums: &[Checksum]) -> Written {
+    Written {
+        etag: fields.etag,
+        version: fields.version,
+        checksums: checksums.to_vec(),
+        size: fields.size,
+    }
+}
+
+impl Condition {
+    /// Whether a write may follow `head`, the key's live record.
+    pub(super) fn holds(&self, head: Option<&Record>) -> bool {
+        match (self, head) {
+            (Self::None, _) => true,
+            (Self::Absent, head) => head.is_none(),
+            (Self::Present, head) => head.is_some(),
+            (Self::Matches(etag), Some(record)) => record.etag().to_string() == *etag,
+            (Self::Matches(_), None) => false,
+        }
+    }
+
+    pub(super) fn check(&self, head: Option<&Record>) -> Result<()> {
+        use super::error::Error;
+        match (self.holds(head), self, head) {
+            (true, _, _) => Ok(()),
+            (false, Self::Matches(_) | Self::Present, None) => Err(Error::NoSuchKey),
+            (false, _, _) => Err(Error::PreconditionFailed),
+        }
+    }
+}

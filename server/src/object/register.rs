@@ -1,0 +1,464 @@
+//! One key as a register: reading its head and having the next slot decided. The shell around the pure
+//! machines of `net`: it only moves their questions to the drives and the answers back.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use basalt_engine::checksum;
+use basalt_engine::record::{Kind, Record};
+use basalt_engine::request::{Certificate, Digest, Reply, Request, SmallShard};
+use basalt_engine::seam::{Moment, Runtime};
+use basalt_engine::units::{DriveIndex, Key, PayloadId, SetIndex, Slot};
+use basalt_net::exchange::{Exchange, Step};
+use basalt_net::lookup::{Found, Lookup};
+use basalt_net::mailbox::{Mailbox, Replies};
+use basalt_net::proposer::{Ended, Ground, Proposal, Value};
+use basalt_net::quorum::bit;
+use basalt_net::reader::{Head, Reading};
+use basalt_net::update::{Outcome, Update, Wish};
+use bytes::Bytes;
+use futures_channel::oneshot;
+use futures_util::future::{Either, select};
+
+use super::api::Condition;
+use super::error::{Error, Result};
+use super::store::Store;
+
+/// How long drives may take to answer one step of the protocol.
+const STEP_DEADLINE: Duration = Duration::from_secs(5);
+/// How much longer the other drives are waited for once enough have answered.
+const LATE_REPLIES: Duration = Duration::from_millis(50);
+/// Times that one read or write begins anew because the map of its set changed.
+const MAPS_MAX: u32 = 16;
+/// Longest pause after meeting a higher ballot, for each round met so far.
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// A key's head as it was read.
+#[derive(Clone, Debug)]
+pub(super) struct KeyRead {
+    found: Found,
+    /// The drives that answered, one bit each.
+    pub answered: u16,
+    /// The payload, where it was asked for, travels with the record and came along.
+    pub copy: Option<Bytes>,
+}
+
+impl KeyRead {
+    /// The record, unless the key is absent or deleted.
+    pub(super) fn live(&self) -> Option<&Record> {
+        live(self.found.head.as_ref())
+    }
+
+    /// The head's slot; 0.0 if there is none.
+    pub(super) fn slot(&self) -> Slot {
+        self.found.head.as_ref().map_or(Slot::default(), |(slot, _)| *slot)
+    }
+
+    /// The condition that nobody has written since.
+    pub(super) fn condition(&self) -> Condition {
+        match self.live() {
+            Some(record) => Condition::Matches(record.etag().to_string()),
+            None => Condition::Absent,
+        }
+    }
+}
+
+fn live(head: Option<&Head>) -> Option<&Record> {
+    head.map(|(_, record)| record).filter(|record| record.kind() == Kind::Data)
+}
+
+/// One write of one key.
+pub(super) struct Write {
+    key: Key,
+    record: Record,
+    copy: Option<SmallShard>,
+    condition: Condition,
+    before: KeyRead,
+    /// Nothing is written where nothing is live.
+    removes: bool,
+}
+
+impl Write {
+    /// A record whose payload is staged, or travels with it as `copy`.
+    pub(super) fn staged(
+        key: Key,
+        record: Record,
+        condition: Condition,
+        before: &KeyRead,
+        copy: Option<SmallShard>,
+    ) -> Self {
+        Self { key, record, copy, condition, before: before.clone(), removes: false }
+    }
+
+    /// A record that ends the key's life.
+    pub(super) fn tombstone(
+        key: Key,
+        record: Record,
+        condition: Condition,
+        before: &KeyRead,
+    ) -> Self {
+        let before = before.clone();
+        Self { key, record, copy: None, condition, before, removes: true }
+    }
+}
+
+impl<M: Mailbox, R: Runtime> Store<M, R> {
+    /// Reads a key's head, deciding what may be pending.
+    pub(super) async fn read_key(&self, set: SetIndex, key: &Key) -> Result<KeyRead> {
+        self.look_up(set, key, 0, false).await
+    }
+
+    /// As [`Self::read_key`], for who does not care which drives are there; the drive `copy_from` is
+    /// asked for a payload that travels with its record.
+    pub(super) async fn read_key_and_copy(
+        &self,
+        set: SetIndex,
+        key: &Key,
+        copy_from: Option<DriveIndex>,
+    ) -> Result<KeyRead> {
+        self.look_up(set, key, copy_from.map_or(0, bit), true).await
+    }
+
+    async fn look_up(
+        &self,
+        set: SetIndex,
+        key: &Key,
+        copies_from: u16,
+        eager: bool,
+    ) -> Result<KeyRead> {
+        for _ in 0..MAPS_MAX {
+            let mut lookup = Lookup::new(self.ground(set), key.clone(), copies_from, eager);
+            let (outcome, _) = self.run(set, &mut lookup).await;
+            if let Some(certificate) = lookup.certificate() {
+                self.certify_in_background(set, key.clone(), certificate);
+            }
+            match outcome {
+                Ok(found) => {
+                    if let Some(requests) = lookup.abandonment() {
+                        drop(self.mailbox().send(set, requests));
+                    }
+                    let copy = copy_in(lookup.reading(), found.head.as_ref());
+                    let answered = found.answered;
+                    return Ok(KeyRead { found, answered, copy });
+                }
+                Err(ended) => self.take_newer_map(set, ended, "read").await?,
+            }
+        }
+        Err(Error::Busy)
+    }
+
+    /// Gets over a change of the set's map; any other end is an error.
+    async fn take_newer_map(
+        &self,
+        set: SetIndex,
+        ended: Ended,
+        action: &'static str,
+    ) -> Result<()> {
+        match ended {
+            Ended::OtherMap(map) => self.learn_map(set, *map),
+            Ended::NewerMapAt(drive) => self.fetch_map(set, drive).await,
+            Ended::NewerEpoch => self.install(set, &self.map(set)).await?,
+            ended => return Err(self.error_of(set, ended, action)),
+        }
+        Ok(())
+    }
+
+    /// The head and its slot.
+    pub(super) async fn decide_head(
+        &self,
+        set: SetIndex,
+        key: &Key,
+    ) -> Result<Option<(Slot, Record)>> {
+        Ok(self.read_key(set, key).await?.found.head)
+    }
+
+    /// What each drive tells of a key, from all drives that answer.
+    pub(super) async fn digests(&self, set: SetIndex, key: &Key) -> BTreeMap<DriveIndex, Digest> {
+        let drives = self.mailbox().drive_count(set) as u8;
+        let request = || Request::Digest { key: key.clone(), payload: false };
+        let requests = (0..drives).map(|drive| (DriveIndex(drive), request())).collect();
+        let mut replies = self.mailbox().send(set, requests);
+        let deadline = self.runtime().now().plus(STEP_DEADLINE);
+        let mut digests = BTreeMap::new();
+        while let Some((drive, reply)) = self.next_before(&mut replies, deadline).await {
+            if let Reply::Digest(digest) = reply {
+                digests.insert(drive, digest);
+            }
+        }
+        digests
+    }
+
+    /// Learns the map that `drive` has installed.
+    pub(super) async fn fetch_map(&self, set: SetIndex, drive: DriveIndex) {
+        let mut replies = self.mailbox().send(set, vec![(drive, Request::Status)]);
+        let deadline = self.runtime().now().plus(STEP_DEADLINE);
+        if let Some((_, Reply::Status(status))) = self.next_before(&mut replies, deadline).await {
+            self.learn_map(set, status.map);
+        }
+    }
+
+    /// The next reply; `None` when there are no more or the deadline passed.
+    async fn next_before(
+        &self,
+        replies: &mut Replies,
+        deadline: Moment,
+    ) -> Option<(DriveIndex, Reply)> {
+        let clock = self.runtime();
+        let next = std::pin::pin!(replies.next());
+        let limit = std::pin::pin!(clock.sleep(deadline.since(clock.now())));
+        match select(next, limit).await {
+            Either::Left((arrival, _)) => arrival,
+            Either::Right(_) => None,
+        }
+    }
+
+    /// Has the slot decided if anything may have been chosen there. Answers whether it is decided now;
+    /// if not, nothing was chosen in it before this call.
+    pub(super) async fn decide_slot(
+        &self,
+        set: SetIndex,
+        key: &Key,
+        slot: Slot,
+        base: Option<Certificate>,
+    ) -> Result<bool> {
+        let (ground, key) = (self.ground(set), key.clone());
+        let mut proposal = Proposal::new(ground, key.clone(), slot, base, None, false);
+        let (outcome, _) = self.run(set, &mut proposal).await;
+        match outcome {
+            Ok(()) => {
+                let certificate = proposal.certificate().expect("it is decided");
+                self.certify(set, &key, certificate, false).await;
+                Ok(true)
+            }
+            Err(Ended::Passed(..)) => Ok(true),
+            Err(Ended::Nothing) => {
+                if let Some(requests) = proposal.abandonment() {
+                    drop(self.mailbox().send(set, requests));
+                }
+                Ok(false)
+            }
+            Err(ended) => {
+                self.take_newer_map(set, ended, "decide a pending version").await.map(|()| true)
+            }
+        }
+    }
+
+    /// Writes a key. It runs to its end even if nobody waits for it any more.
+    pub(super) async fn write_key(&self, set: SetIndex, write: Write) -> Result<()> {
+        let (sender, receiver) = oneshot::channel();
+        let store = self.clone();
+        self.runtime().spawn(async move {
+            let payloads: Vec<(PayloadId, Vec<DriveIndex>)> = staged_payloads(&write);
+            let result = store.write_to_end(set, write).await;
+            if let Err(error) = &result
+                && is_certain(error)
+            {
+                for (payload, drives) in payloads {
+                    store.discard(set, payload, &drives);
+                }
+            }
+            // Whoever asked may have gone.
+            let _ = sender.send(result);
+        });
+        receiver.await.unwrap_or(Err(Error::Unknown { set }))
+    }
+
+    async fn write_to_end(&self, set: SetIndex, write: Write) -> Result<()> {
+        let Write { key, record, copy, condition, before, removes } = write;
+        let own = Value { record, copy };
+        let mut found = before.found;
+        for _ in 0..MAPS_MAX {
+            let wanted = condition.clone();
+            let wish = move |head: Option<&Head>| match live(head) {
+                head if !wanted.holds(head) => Wish::Refuse,
+                None if removes => Wish::Nothing,
+                _ => Wish::Write,
+            };
+            let mut update = Update::new(self.ground(set), key.clone(), own.clone(), &found, wish);
+            let (outcome, replies) = self.run(set, &mut update).await;
+            let open = update.may_be_accepted();
+            match outcome {
+                Outcome::Written(_) => {
+                    self.spread_certificate(set, key, update, replies);
+                    return Ok(());
+                }
+                Outcome::Refused(head) => {
+                    if let Some(certificate) = update.certificate() {
+                        self.certify_in_background(set, key, certificate);
+                    }
+                    return condition.check(live(head.as_ref()));
+                }
+                Outcome::Nothing => return Ok(()),
+                // Nobody has seen the result of a write without a condition: it happened just before.
+                Outcome::Overwritten if condition == Condition::None => return Ok(()),
+                Outcome::Overwritten => return Err(Error::Unknown { set }),
+                Outcome::Busy => return Err(Error::Busy),
+                Outcome::Ended(ended) => {
+                    self.take_newer_map(set, ended, "take new versions").await?;
+                    if open {
+                        return Err(Error::Unknown { set });
+                    }
+                    found = self.read_key(set, &key).await?.found;
+                }
+            }
+        }
+        Err(Error::Busy)
+    }
+
+    /// Runs a machine to its outcome. What its last sending still yields comes along.
+    async fn run<E: Exchange>(&self, set: SetIndex, machine: &mut E) -> (E::Outcome, Replies) {
+        let mut replies = Replies::none();
+        let mut deadline = self.runtime().now();
+        let (mut round, mut lingering) = (0, false);
+        let mut step = machine.start();
+        loop {
+            step = match step {
+                Step::Send(requests) => {
+                    replies = self.mailbox().send(set, requests);
+                    deadline = self.runtime().now().plus(STEP_DEADLINE);
+                    lingering = false;
+                    Step::Wait
+                }
+                Step::Linger if !lingering => {
+                    lingering = true;
+                    deadline = deadline.min(self.runtime().now().plus(LATE_REPLIES));
+                    Step::Wait
+                }
+                Step::Wait | Step::Linger => match self.next_before(&mut replies, deadline).await {
+                    Some((drive, reply)) => machine.on_reply(drive, reply),
+                    None => machine.on_deadline(),
+                },
+                Step::CheckPayload(record) => {
+                    let within_reach = self.is_within_reach(set, &record).await;
+                    machine.on_payload(within_reach)
+                }
+                Step::Pause => {
+                    round += 1;
+                    let limit = PAUSE.as_micros() as u64 * round;
+                    let pause = Duration::from_micros(self.runtime().random_u64() % limit);
+                    self.runtime().sleep(pause).await;
+                    machine.retry()
+                }
+                Step::Done(outcome) => return (outcome, replies),
+            }
+        }
+    }
+
+    /// Waits for the drives that have not answered yet, then tells all of them what was decided.
+    fn spread_certificate<J>(
+        &self,
+        set: SetIndex,
+        key: Key,
+        mut update: Update<J>,
+        mut replies: Replies,
+    ) where
+        J: Fn(Option<&Head>) -> Wish + 'static,
+    {
+        let store = self.clone();
+        self.runtime().spawn(async move {
+            let deadline = store.runtime().now().plus(STEP_DEADLINE);
+            while !update.everywhere() {
+                let Some((drive, reply)) = store.next_before(&mut replies, deadline).await else {
+                    break;
+                };
+                update.on_reply(drive, reply);
+            }
+            let certificate = update.certificate().expect("it was written");
+            store.certify(set, &key, certificate, update.everywhere()).await;
+        });
+    }
+
+    fn certify_in_background(&self, set: SetIndex, key: Key, certificate: Certificate) {
+        let store = self.clone();
+        self.runtime().spawn(async move { store.certify(set, &key, certificate, false).await });
+    }
+
+    /// Whether k shards of each of the record's payloads are durable on drives that answer.
+    async fn is_within_reach(&self, set: SetIndex, record: &Record) -> bool {
+        let layouts: Vec<_> = record.payloads().collect();
+        let payloads: Vec<PayloadId> = layouts.iter().map(|layout| layout.payload).collect();
+        let drives = self.mailbox().drive_count(set) as u8;
+        let requests = (0..drives)
+            .map(|drive| (DriveIndex(drive), Request::Holds { payloads: payloads.clone() }))
+            .collect();
+        let mut replies = self.mailbox().send(set, requests);
+        let mut shards = vec![0; layouts.len()];
+        let deadline = self.runtime().now().plus(STEP_DEADLINE);
+        while let Some((drive, reply)) = self.next_before(&mut replies, deadline).await {
+            let Reply::Holds(holds) = reply else { continue };
+            for ((layout, holds), shards) in layouts.iter().zip(holds).zip(&mut shards) {
+                *shards += usize::from(holds && layout.shard_of(drive.0).is_some());
+            }
+            let mut counted = layouts.iter().zip(&shards);
+            if counted.all(|(layout, shards)| *shards >= usize::from(layout.data_shards)) {
+                return true;
+            }
+        }
+        false
+    }
+
+    fn ground(&self, set: SetIndex) -> Ground {
+        let map = self.map(set);
+        Ground {
+            quorums: self.quorums(set),
+            voting: self.voting_mask(set),
+            epoch: map.epoch,
+            proposer: self.runtime().random_u64(),
+        }
+    }
+
+    fn voting_mask(&self, set: SetIndex) -> u16 {
+        self.voting_drives(set).into_iter().fold(0, |mask, drive| mask | 1 << drive.0)
+    }
+
+    fn error_of(&self, set: SetIndex, ended: Ended, action: &'static str) -> Error {
+        match ended {
+            Ended::Short(by) => {
+                let short_by = u32::try_from(by).expect("at most sixteen");
+                Error::Unavailable { set, action, short_by }
+            }
+            Ended::PayloadOutOfReach => Error::Unreadable { set, short_by: 1 },
+            Ended::BucketClosing => Error::NoSuchBucket,
+            Ended::Full => Error::Full { set },
+            Ended::Unknown
+            | Ended::Nothing
+            | Ended::Passed(..)
+            | Ended::OtherMap(_)
+            | Ended::NewerMapAt(_)
+            | Ended::NewerEpoch => Error::Unknown { set },
+        }
+    }
+}
+
+/// Whether the error means that the write did not happen and never will.
+fn is_certain(error: &Error) -> bool {
+    !matches!(error, Error::Unknown { .. })
+}
+
+/// The staged payloads that a write would leave behind if it did not happen: a fresh PUT's. Parts that
+/// a completion names belong to their parts' records.
+fn staged_payloads(write: &Write) -> Vec<(PayloadId, Vec<DriveIndex>)> {
+    if write.record.etag().parts > 0 {
+        return Vec::new();
+    }
+    write
+        .record
+        .payloads()
+        .filter(|layout| !layout.is_co_staged())
+        .map(|layout| {
+            let drives = layout.order[..layout.shards()].iter().map(|&d| DriveIndex(d)).collect();
+            (layout.payload, drives)
+        })
+        .collect()
+}
+
+/// The head's payload, where a digest brought it along and it is sound.
+fn copy_in(reading: &Reading, head: Option<&Head>) -> Option<Bytes> {
+    let layout = head?.1.payloads().next()?;
+    let copies = reading.digests().values().filter_map(|digest| digest.copy.as_ref());
+    let sound = |copy: &&SmallShard| {
+        copy.bytes.len() as u64 == layout.bytes
+            && checksum::small_shard(layout.payload, 0, &copy.bytes) == copy.checksum
+    };
+    copies.filter(|_| layout.is_co_staged()).find(sound).map(|copy| copy.bytes.clone())
+}

@@ -1,0 +1,263 @@
+//! Bringing records to rest: decided, certified, and every shard durable on every drive.
+//!
+//! This is the one mechanism behind certificate spreading, repair and catch-up. Every drive keeps the
+//! set of its unsettled keys; the owner core of a set walks the union of them and settles key by key.
+//! Each step may be repeated, and stopping anywhere loses nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use basalt_engine::record::{Kind, Layout, PayloadForm, Record};
+use basalt_engine::request::{Certificate, Digest, Orphan, Reply, Request, SmallShard};
+use basalt_engine::seam::Runtime;
+use basalt_engine::units::{DriveIndex, Key, SetIndex, Slot};
+use basalt_net::mailbox::Mailbox;
+use basalt_net::proposer::copy_for;
+
+use super::error::{Error, Result};
+use super::rebuild::rebuild_shard;
+use super::store::Store;
+
+/// Orphans that one request asks for.
+const ORPHANS_PAGE: u32 = 256;
+
+/// What became of one key.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Settled {
+    /// Every drive of the set has its record and its shards.
+    Fully,
+    /// Every drive that answers has; others are still owed theirs.
+    OnLiveDrives,
+    /// There is nothing there.
+    Absent,
+}
+
+impl<M: Mailbox, R: Runtime> Store<M, R> {
+    /// Settles one key as far as the drives that answer allow.
+    pub async fn settle_key(&self, set: SetIndex, key: &Key) -> Result<Settled> {
+        let head = self.decide_head(set, key).await?;
+        let digests = self.digests(set, key).await;
+        self.end_vain_proposals(set, key, head.as_ref(), &digests).await?;
+        let Some((slot, record)) = head else { return Ok(Settled::Absent) };
+        let drives = self.mailbox().drive_count(set);
+        let taught = self.teach(set, key, slot, &record, &digests).await;
+        let complete = self.complete_shards(set, key, &record, &taught).await?;
+        let everywhere = complete.len() == drives;
+        if everywhere {
+            let certificate = Certificate { slot, operation: record.operation() };
+            self.certify(set, key, certificate, true).await;
+            return Ok(Settled::Fully);
+        }
+        Ok(Settled::OnLiveDrives)
+    }
+
+    /// Decides or abandons what was accepted above the head by too few.
+    async fn end_vain_proposals(
+        &self,
+        set: SetIndex,
+        key: &Key,
+        head: Option<&(Slot, Record)>,
+        digests: &BTreeMap<DriveIndex, Digest>,
+    ) -> Result<()> {
+        let above = digests
+            .values()
+            .flat_map(|digest| &digest.slots)
+            .filter(|state| head.is_none_or(|(slot, _)| state.slot > *slot))
+            .filter(|state| state.accepted.is_some())
+            .map(|state| state.slot)
+            .min();
+        let Some(slot) = above else { return Ok(()) };
+        let base =
+            head.map(|(slot, record)| Certificate { slot: *slot, operation: record.operation() });
+        self.decide_slot(set, key, slot, base).await.map(|_| ())
+    }
+
+    /// Gives every drive that answers the head's record and certificate. Returns those that have them.
+    async fn teach(
+        &self,
+        set: SetIndex,
+        key: &Key,
+        slot: Slot,
+        record: &Record,
+        digests: &BTreeMap<DriveIndex, Digest>,
+    ) -> BTreeSet<DriveIndex> {
+        let certificate = Certificate { slot, operation: record.operation() };
+        let lacking: Vec<DriveIndex> = digests
+            .iter()
+            .filter(|(_, digest)| !knows(digest, certificate))
+            .map(|(&drive, _)| drive)
+            .collect();
+        let mut knowing: BTreeSet<DriveIndex> = digests.keys().copied().collect();
+        if lacking.is_empty() {
+            return knowing;
+        }
+        let copy = self.copy_in_hand(set, record).await;
+        let epoch = self.map(set).epoch;
+        knowing.retain(|drive| !lacking.contains(drive));
+        let requests = lacking
+            .into_iter()
+            .map(|drive| {
+                let copy = copy_for(record, drive, copy.as_ref());
+                let (key, record) = (key.clone(), record.clone());
+                (drive, Request::Learn { epoch, key, slot, record, copy })
+            })
+            .collect();
+        let mut replies = self.mailbox().send(set, requests);
+        while let Some((drive, reply)) = replies.next().await {
+            if matches!(reply, Reply::Accepted { .. }) {
+                knowing.insert(drive);
+            } else {
+                tracing::debug!(set = set.0, drive = drive.0, ?reply, "drive did not learn");
+            }
+        }
+        knowing
+    }
+
+    /// The whole payload of a co-staged record, from any drive that has it.
+    async fn copy_in_hand(&self, set: SetIndex, record: &Record) -> Option<SmallShard> {
+        let layout = record.payloads().next().filter(Layout::is_co_staged)?;
+        let payload = layout.payload;
+        let requests = layout.order[..layout.shards()]
+            .iter()
+            .map(|&drive| (DriveIndex(drive), Request::ReadSmall { payload }))
+            .collect();
+        let mut replies = self.mailbox().send(set, requests);
+        while let Some((_, reply)) = replies.next().await {
+            if let Reply::Small(shard) = reply
+                && basalt_engine::checksum::small_shard(payload, 0, &shard.bytes) == shard.checksum
+            {
+                return Some(shard);
+            }
+        }
+        None
+    }
+
+    /// Rebuilds the shards that drives lack. Returns the drives that now have everything.
+    async fn complete_shards(
+        &self,
+        set: SetIndex,
+        key: &Key,
+        record: &Record,
+        drives: &BTreeSet<DriveIndex>,
+    ) -> Result<Vec<DriveIndex>> {
+        let payloads = self.payloads_of(record).await?;
+        let mut complete = Vec::new();
+        for &drive in drives {
+            let missing = self.missing_on(set, drive, &payloads).await;
+            let mut has_all = missing.is_some();
+            for (layout, shard) in missing.into_iter().flatten() {
+                match rebuild_shard(self, key, record, &layout, shard, drive).await {
+                    Ok(()) => {}
+                    Err(error) => {
+                        tracing::debug!(set = set.0, drive = drive.0, %error, "shard not rebuilt");
+                        has_all = false;
+                    }
+                }
+            }
+            if has_all {
+                complete.push(drive);
+            }
+        }
+        Ok(complete)
+    }
+
+    /// The payloads that `record` asks of drives: its own, and those that its manifest lists.
+    async fn payloads_of(&self, record: &Record) -> Result<Vec<Layout>> {
+        let mut payloads: Vec<Layout> = match record.kind() {
+            Kind::Data => record.payloads().collect(),
+            Kind::Tombstone | Kind::Relocated => Vec::new(),
+        };
+        if record.kind() == Kind::Data && record.form() == PayloadForm::Manifest {
+            payloads.extend(self.manifest(&record.payload(0)).await?);
+        }
+        Ok(payloads)
+    }
+
+    /// The shards that the drive should have and has not; `None` if it does not say.
+    async fn missing_on(
+        &self,
+        set: SetIndex,
+        drive: DriveIndex,
+        payloads: &[Layout],
+    ) -> Option<Vec<(Layout, usize)>> {
+        let owed: Vec<(Layout, usize)> = payloads
+            .iter()
+            .filter_map(|layout| Some((layout.clone(), layout.shard_of(drive.0)?)))
+            .collect();
+        if owed.is_empty() {
+            return Some(Vec::new());
+        }
+        let asked = owed.iter().map(|(layout, _)| layout.payload).collect();
+        let request = Request::Holds { payloads: asked };
+        let mut replies = self.mailbox().send(set, vec![(drive, request)]);
+        let Some((_, Reply::Holds(holds))) = replies.next().await else { return None };
+        assert_eq!(holds.len(), owed.len(), "one answer for each payload");
+        Some(owed.into_iter().zip(holds).filter(|(_, has)| !has).map(|(owed, _)| owed).collect())
+    }
+
+    /// Spreads a certificate; with `settled`, every drive has everything.
+    pub(super) async fn certify(
+        &self,
+        set: SetIndex,
+        key: &Key,
+        certificate: Certificate,
+        settled: bool,
+    ) {
+        let drives = self.mailbox().drive_count(set) as u8;
+        let requests = (0..drives)
+            .map(|drive| {
+                (DriveIndex(drive), Request::Certify { key: key.clone(), certificate, settled })
+            })
+            .collect();
+        let mut replies = self.mailbox().send(set, requests);
+        while replies.next().await.is_some() {}
+    }
+
+    /// What `drive` has staged and no record of it names.
+    pub async fn orphans(&self, set: SetIndex, drive: DriveIndex) -> Result<Vec<Orphan>> {
+        let mut orphans: Vec<Orphan> = Vec::new();
+        loop {
+            let after = orphans.last().map(|orphan| orphan.payload);
+            let request = Request::Orphans { after, limit: ORPHANS_PAGE };
+            let mut replies = self.mailbox().send(set, vec![(drive, request)]);
+            let Some((_, Reply::Orphans { entries, more })) = replies.next().await else {
+                return Err(Error::Unavailable { set, action: "tell of orphans", short_by: 1 });
+            };
+            orphans.extend(entries);
+            if !more {
+                return Ok(orphans);
+            }
+        }
+    }
+
+    /// Frees a payload that was staged on `drive` by an operation that nobody works on any more, unless
+    /// it turns out to be decided. Answers whether the drive is rid of it. Should its writer be at it
+    /// after all, that costs a PUT its acknowledgement, which asks for the shards again.
+    pub async fn free_orphan(
+        &self,
+        set: SetIndex,
+        drive: DriveIndex,
+        orphan: &Orphan,
+    ) -> Result<bool> {
+        self.settle_key(set, &orphan.key).await?;
+        let head = self.decide_head(set, &orphan.key).await?;
+        if head.is_some_and(|(_, record)| record.operation() == orphan.operation) {
+            return Ok(false);
+        }
+        let request = Request::Discard { payload: orphan.payload };
+        let mut replies = self.mailbox().send(set, vec![(drive, request)]);
+        Ok(matches!(replies.next().await, Some((_, Reply::Done))))
+    }
+}
+
+/// Whether the drive holds the certified record, or one that came after it.
+fn knows(digest: &Digest, certificate: Certificate) -> bool {
+    digest.slots.iter().any(|slot| {
+        slot.certified
+            && (slot.slot > certificate.slot
+                || (slot.slot == certificate.slot
+                    && slot
+                        .accepted
+                        .as_ref()
+                        .is_some_and(|(_, held)| held.operation() == certificate.operation)))
+    })
+}

@@ -1,0 +1,481 @@
+//! The payload half of a PUT: takes the body, makes shards of it and has them made durable on the
+//! drives, before anything is proposed.
+//!
+//! A body is taken in stripes of `data_shards * unit_bytes` bytes. Data bytes are copied once, from
+//! the connection's buffer into the shard's; parity is computed stripe by stripe while the data is
+//! still in cache. At most [`WINDOWS_IN_FLIGHT`] windows of one run per shard are in memory.
+//!
+//! Dropping the future of [`stage`] frees what was staged so far.
+
+use std::time::Duration;
+
+use basalt_engine::buffer::Buffer;
+use basalt_engine::checksum::{self, RUN_BLOCKS};
+use basalt_engine::codec;
+use basalt_engine::record::Layout;
+use basalt_engine::request::{Reply, Request, SmallShard};
+use basalt_engine::seam::Runtime;
+use basalt_engine::units::{
+    BLOCK_BYTES, BlockCount, DriveIndex, Key, OperationId, PayloadId, SetIndex,
+};
+use basalt_net::mailbox::{Mailbox, Replies};
+use basalt_net::quorum;
+use bytes::{Bytes, BytesMut};
+use futures_util::future::{Either, select};
+use md5::{Digest, Md5};
+
+use super::api::Source;
+use super::error::{Error, Result, SourceError};
+use super::store::Store;
+
+/// Windows of which the shards are being written while the next one is filled.
+const WINDOWS_IN_FLIGHT: usize = 2;
+/// Data bytes of one shard in a run.
+const RUN_DATA_BYTES: usize = RUN_BLOCKS as usize * BLOCK_BYTES;
+/// How long a drive may take for one step of staging before the PUT goes on without it.
+const STEP_DEADLINE: Duration = Duration::from_secs(10);
+/// Once enough shards are durable, how much longer the late ones are waited for.
+const LATE_SHARDS: Duration = Duration::from_millis(50);
+
+/// A payload whose shards are durable on enough drives, but which no record names yet.
+pub(super) struct Staged {
+    /// `None` for an empty body.
+    pub layout: Option<Layout>,
+    pub md5: [u8; 16],
+    pub checksums: Vec<super::api::Checksum>,
+    /// The whole payload, where it travels with the record instead.
+    pub copy: Option<SmallShard>,
+}
+
+/// Takes the whole body and stages it. On success every check of the body has passed.
+pub(super) async fn stage<M: Mailbox, R: Runtime>(
+    store: &Store<M, R>,
+    key: &Key,
+    operation: OperationId,
+    layout: Layout,
+    body: &mut impl Source,
+) -> Result<Staged> {
+    let mut intake = Intake::new(body, layout.bytes);
+    if layout.is_co_staged() {
+        let bytes = intake.take_all().await?;
+        let (md5, checksums) = intake.finish().await?;
+        let checksum = checksum::small_shard(layout.payload, 0, &bytes);
+        let copy = Some(SmallShard { checksum, bytes });
+        return Ok(Staged { layout: Some(layout), md5, checksums, copy });
+    }
+    let discard = DiscardOnDrop::new(store, &layout);
+    let mut shards = Shards::new(store, key, operation, &layout);
+    let (md5, checksums) = if layout.is_small() {
+        let whole = small_shards(&layout, &mut intake).await?;
+        let checked = intake.finish().await?;
+        shards.write_small(whole).await?;
+        checked
+    } else {
+        shards.open().await?;
+        let mut windows = Windows::new(&layout);
+        while let Some(window) = windows.fill(&mut intake).await? {
+            shards.write_window(window).await?;
+        }
+        let checked = intake.finish().await?;
+        shards.seal().await?;
+        checked
+    };
+    discard.defuse();
+    Ok(Staged { layout: Some(layout), md5, checksums, copy: None })
+}
+
+/// Takes an empty body.
+pub(super) async fn stage_nothing(body: &mut impl Source) -> Result<Staged> {
+    let (md5, checksums) = Intake::new(body, 0).finish().await?;
+    Ok(Staged { layout: None, md5, checksums, copy: None })
+}
+
+/// Bytes at hand as a body, with nothing to verify.
+pub(super) struct Whole(Option<Bytes>);
+
+impl Whole {
+    pub(super) fn new(bytes: Bytes) -> Self {
+        Self(Some(bytes).filter(|bytes| !bytes.is_empty()))
+    }
+}
+
+impl Source for Whole {
+    async fn next(&mut self) -> std::result::Result<Option<Bytes>, SourceError> {
+        Ok(self.0.take())
+    }
+    fn finish(
+        &mut self,
+        _md5: &[u8; 16],
+    ) -> std::result::Result<Vec<super::api::Checksum>, SourceError> {
+        Ok(Vec::new())
+    }
+}
+
+/// Frees what was staged when a PUT ends before it proposes.
+struct DiscardOnDrop<'a, M: Mailbox, R: Runtime> {
+    store: &'a Store<M, R>,
+    set: SetIndex,
+    payload: PayloadId,
+    drives: Vec<DriveIndex>,
+    armed: bool,
+}
+
+impl<'a, M: Mailbox, R: Runtime> DiscardOnDrop<'a, M, R> {
+    fn new(store: &'a Store<M, R>, layout: &Layout) -> Self {
+        let drives = layout.order[..layout.shards()].iter().map(|&d| DriveIndex(d)).collect();
+        let (set, payload) = (SetIndex(layout.set), layout.payload);
+        Self { store, set, payload, drives, armed: true }
+    }
+    fn defuse(mut self) {
+        self.armed = false;
+    }
+}
+
+impl<M: Mailbox, R: Runtime> Drop for DiscardOnDrop<'_, M, R> {
+    fn drop(&mut self) {
+        if self.armed {
+            self.store.discard(self.set, self.payload, &self.drives);
+        }
+    }
+}
+
+/// The body as it comes in: counted and hashed once.
+struct Intake<'a, S: Source> {
+    source: &'a mut S,
+    size: u64,
+    taken: u64,
+    pending: Bytes,
+    md5: Md5,
+}
+
+impl<'a, S: Source> Intake<'a, S> {
+    fn new(source: &'a mut S, size: u64) -> Self {
+        Self { source, size, taken: 0, pending: Bytes::new(), md5: Md5::new() }
+    }
+
+    fn remaining(&self) -> u64 {
+        self.size - self.taken
+    }
+
+    /// Fills `out` with the next bytes; the caller asks for no more than remain.
+    async fn fill(&mut self, mut out: &mut [u8]) -> Result<()> {
+        while !out.is_empty() {
+            if self.pending.is_empty() {
+                self.pending = self.source.next().await?.ok_or(SourceError::Incomplete)?;
+            }
+            let length = out.len().min(self.pending.len());
+            let bytes = self.pending.split_to(length);
+            self.md5.update(&bytes);
+            let (now, later) = out.split_at_mut(length);
+            now.copy_from_slice(&bytes);
+            out = later;
+            self.taken += length as u64;
+        }
+        Ok(())
+    }
+
+    async fn take_all(&mut self) -> Result<Bytes> {
+        let length = usize::try_from(self.remaining()).expect("a small body fits memory");
+        let mut bytes = BytesMut::zeroed(length);
+        self.fill(&mut bytes).await?;
+        Ok(bytes.freeze())
+    }
+
+    /// After the last byte: nothing may follow, and every check of the body must hold.
+    async fn finish(self) -> Result<([u8; 16], Vec<super::api::Checksum>)> {
+        assert_eq!(self.remaining(), 0, "the whole body was taken");
+        if !self.pending.is_empty() || self.source.next().await?.is_some() {
+            return Err(SourceError::TooLong.into());
+        }
+        let md5: [u8; 16] = self.md5.finalize().into();
+        let checksums = self.source.finish(&md5)?;
+        Ok((md5, checksums))
+    }
+}
+
+/// All shards of a payload whose shards ride in journals.
+async fn small_shards(layout: &Layout, intake: &mut Intake<'_, impl Source>) -> Result<Vec<Bytes>> {
+    let shard_bytes = usize::try_from(layout.shard_bytes()).expect("small");
+    let mut shards = vec![BytesMut::zeroed(shard_bytes); layout.shards()];
+    let mut at = 0;
+    while intake.remaining() > 0 {
+        let piece = piece_bytes(layout, intake.remaining());
+        fill_stripe(layout, intake, &mut shards, at..at + piece).await?;
+        at += piece;
+    }
+    Ok(shards.into_iter().map(BytesMut::freeze).collect())
+}
+
+/// Bytes of each shard's piece in the stripe that begins with `remaining` bytes to go.
+fn piece_bytes(layout: &Layout, remaining: u64) -> usize {
+    let stripe = remaining.min(layout.stripe_bytes());
+    usize::try_from(layout.piece_bytes_of(stripe)).expect("a piece fits memory")
+}
+
+/// Takes one stripe: data into the first shards at `place`, parity into the others.
+async fn fill_stripe<S: Source, B: AsRef<[u8]> + AsMut<[u8]>>(
+    layout: &Layout,
+    intake: &mut Intake<'_, S>,
+    shards: &mut [B],
+    place: std::ops::Range<usize>,
+) -> Result<()> {
+    let (data, parity) = shards.split_at_mut(usize::from(layout.data_shards));
+    for shard in data.iter_mut() {
+        let piece = &mut shard.as_mut()[place.clone()];
+        let length = usize::try_from(intake.remaining().min(piece.len() as u64)).expect("fits");
+        let (bytes, padding) = piece.split_at_mut(length);
+        intake.fill(bytes).await?;
+        padding.fill(0);
+    }
+    let data: smallvec::SmallVec<[&[u8]; 16]> =
+        data.iter().map(|shard| &shard.as_ref()[place.clone()]).collect();
+    let mut parity: smallvec::SmallVec<[&mut [u8]; 16]> =
+        parity.iter_mut().map(|shard| &mut shard.as_mut()[place.clone()]).collect();
+    let codec = codec::codec_for(layout.codec).expect("layouts name known codecs");
+    codec.encode(&data, &mut parity);
+    Ok(())
+}
+
+/// One run of every shard: a checksum block, then up to [`RUN_BLOCKS`] data blocks.
+struct Window {
+    run: u64,
+    shards: Vec<Buffer>,
+}
+
+/// Cuts the body into windows.
+struct Windows<'a> {
+    layout: &'a Layout,
+    run: u64,
+}
+
+/// A run buffer seen from its first data block.
+struct RunData(Buffer);
+
+impl AsRef<[u8]> for RunData {
+    fn as_ref(&self) -> &[u8] {
+        &self.0[BLOCK_BYTES..]
+    }
+}
+impl AsMut<[u8]> for RunData {
+    fn as_mut(&mut self) -> &mut [u8] {
+        &mut self.0[BLOCK_BYTES..]
+    }
+}
+
+impl<'a> Windows<'a> {
+    fn new(layout: &'a Layout) -> Self {
+        assert_eq!(RUN_DATA_BYTES % layout.unit_bytes as usize, 0, "runs hold whole stripes");
+        Self { layout, run: 0 }
+    }
+
+    /// The next window, sealed; `None` after the last byte.
+    async fn fill(&mut self, intake: &mut Intake<'_, impl Source>) -> Result<Option<Window>> {
+        let layout = self.layout;
+        if intake.remaining() == 0 {
+            return Ok(None);
+        }
+        let data_bytes =
+            (layout.shard_bytes() - self.run * RUN_DATA_BYTES as u64).min(RUN_DATA_BYTES as u64);
+        let blocks = BlockCount(1 + BlockCount::covering(data_bytes).0);
+        let mut shards: Vec<RunData> =
+            (0..layout.shards()).map(|_| RunData(Buffer::unwritten(blocks))).collect();
+        let mut at = 0;
+        while intake.remaining() > 0 && at < RUN_DATA_BYTES {
+            let piece = piece_bytes(layout, intake.remaining());
+            fill_stripe(layout, intake, &mut shards, at..at + piece).await?;
+            at += piece;
+        }
+        // The last block of a shard is padded with zeros.
+        for shard in &mut shards {
+            shard.as_mut()[at..].fill(0);
+        }
+        let mut shards: Vec<Buffer> = shards.into_iter().map(|shard| shard.0).collect();
+        for (index, buffer) in shards.iter_mut().enumerate() {
+            let shard = checksum_shard(layout, index);
+            checksum::seal_run(buffer, layout.payload, shard, self.run);
+        }
+        let run = self.run;
+        self.run += 1;
+        Ok(Some(Window { run, shards }))
+    }
+}
+
+/// The shard number that checksums are bound to: all whole copies are identical.
+pub(super) fn checksum_shard(layout: &Layout, index: usize) -> usize {
+    if layout.codec == codec::COPIES { 0 } else { index }
+}
+
+/// The drives that take shards of one payload, and which of them still keep up.
+struct Shards<'a, M: Mailbox, R: Runtime> {
+    store: &'a Store<M, R>,
+    key: &'a Key,
+    operation: OperationId,
+    layout: &'a Layout,
+    set: SetIndex,
+    /// `alive[i]`: the drive of shard `i` did everything it was asked so far.
+    alive: Vec<bool>,
+    full: bool,
+    in_flight: std::collections::VecDeque<Replies>,
+}
+
+impl<'a, M: Mailbox, R: Runtime> Shards<'a, M, R> {
+    fn new(
+        store: &'a Store<M, R>,
+        key: &'a Key,
+        operation: OperationId,
+        layout: &'a Layout,
+    ) -> Self {
+        Self {
+            store,
+            key,
+            operation,
+            layout,
+            set: SetIndex(layout.set),
+            alive: vec![true; layout.shards()],
+            full: false,
+            in_flight: std::collections::VecDeque::new(),
+        }
+    }
+
+    async fn write_small(&mut self, shards: Vec<Bytes>) -> Result<()> {
+        let (payload, operation) = (self.layout.payload, self.operation);
+        let mut shards = shards.into_iter().enumerate();
+        let replies = self.send(|this, _| {
+            let (index, bytes) = shards.next().expect("one for each shard");
+            let checksum =
+                checksum::small_shard(payload, checksum_shard(this.layout, index), &bytes);
+            let shard = SmallShard { checksum, bytes };
+            Request::StageSmall { payload, key: this.key.clone(), operation, shard }
+        });
+        self.gather_durable(replies).await
+    }
+
+    async fn open(&mut self) -> Result<()> {
+        let (payload, operation) = (self.layout.payload, self.operation);
+        let length_blocks = self.layout.shard_blocks().0;
+        let replies = self.send(|this, _| Request::StageOpen {
+            payload,
+            key: this.key.clone(),
+            operation,
+            length_blocks,
+        });
+        self.gather(replies).await
+    }
+
+    /// Sends a window; waits only while too many are in flight.
+    async fn write_window(&mut self, window: Window) -> Result<()> {
+        let payload = self.layout.payload;
+        let run = window.run;
+        let mut buffers = window.shards.into_iter();
+        let replies = self.send(|_, _| {
+            let buffer = buffers.next().expect("one for each shard");
+            Request::StageWrite { payload, run, buffer }
+        });
+        self.in_flight.push_back(replies);
+        if self.in_flight.len() >= WINDOWS_IN_FLIGHT {
+            let oldest = self.in_flight.pop_front().expect("not empty");
+            self.gather(oldest).await?;
+        }
+        Ok(())
+    }
+
+    async fn seal(&mut self) -> Result<()> {
+        while let Some(oldest) = self.in_flight.pop_front() {
+            self.gather(oldest).await?;
+        }
+        let payload = self.layout.payload;
+        let replies = self.send(|_, _| Request::StageSeal { payload });
+        self.gather_durable(replies).await
+    }
+
+    /// One request to the drive of every shard that keeps up.
+    fn send(&self, mut request: impl FnMut(&Self, usize) -> Request) -> Replies {
+        let requests = (0..self.layout.shards())
+            .map(|index| (index, request(self, index)))
+            .filter(|(index, _)| self.alive[*index])
+            .map(|(index, request)| (DriveIndex(self.layout.order[index]), request))
+            .collect();
+        self.store.mailbox().send(self.set, requests)
+    }
+
+    /// Waits for every drive that keeps up; one that fails or is late is left behind.
+    async fn gather(&mut self, replies: Replies) -> Result<()> {
+        self.gather_until(replies, |_| None).await?;
+        let alive = self.alive.iter().filter(|alive| **alive).count();
+        self.require(alive)
+    }
+
+    /// As [`Self::gather`] for the step that makes shards durable: with enough of them, the late
+    /// ones are not waited for long. They stay alive: their shard may yet arrive.
+    async fn gather_durable(&mut self, replies: Replies) -> Result<()> {
+        let enough =
+            quorum::shards_to_acknowledge(self.layout.data_shards, self.layout.parity_shards);
+        let late = |done| (done >= enough).then_some(LATE_SHARDS);
+        let durable = self.gather_until(replies, late).await?;
+        self.require(durable)
+    }
+
+    async fn gather_until(
+        &mut self,
+        mut replies: Replies,
+        patience: impl Fn(usize) -> Option<Duration>,
+    ) -> Result<usize> {
+        let clock = self.store.runtime().clone();
+        let mut waiting: Vec<bool> = self.alive.clone();
+        let mut deadline = clock.now().plus(STEP_DEADLINE);
+        let mut done = 0;
+        while waiting.contains(&true) {
+            let left = deadline.since(clock.now());
+            let next = std::pin::pin!(replies.next());
+            let Either::Left((arrival, _)) = select(next, std::pin::pin!(clock.sleep(left))).await
+            else {
+                break;
+            };
+            let Some((drive, reply)) = arrival else { break };
+            let Some(shard) = self.layout.shard_of(drive.0) else { continue };
+            waiting[shard] = false;
+            match reply {
+                Reply::Done => done += 1,
+                other => self.leave_behind(shard, &other),
+            }
+            if let Some(longer) = patience(done) {
+                deadline = deadline.min(clock.now().plus(longer));
+            }
+        }
+        let enough_now = patience(done).is_some();
+        for (shard, late) in waiting.into_iter().enumerate() {
+            if late && !enough_now {
+                self.alive[shard] = false;
+            }
+        }
+        Ok(done)
+    }
+
+    fn leave_behind(&mut self, shard: usize, reply: &Reply) {
+        self.alive[shard] = false;
+        let full = matches!(reply, Reply::Failed(basalt_engine::Error::Full { .. }));
+        self.full |= full;
+        tracing::debug!(
+            set = self.set.0,
+            drive = self.layout.order[shard],
+            ?reply,
+            "drive left behind while staging"
+        );
+    }
+
+    /// Fails unless the payload rule can be met with `shards` shards.
+    fn require(&self, shards: usize) -> Result<()> {
+        let needed = quorum::shards_to_acknowledge_degraded(
+            self.layout.data_shards,
+            self.layout.parity_shards,
+        );
+        if shards >= needed {
+            return Ok(());
+        }
+        if self.full {
+            return Err(Error::Full { set: self.set });
+        }
+        let short_by = u32::try_from(needed - shards).expect("at most sixteen");
+        Err(Error::Unavailable { set: self.set, action: "take the object's bytes", short_by })
+    }
+}

@@ -1,0 +1,191 @@
+//! One core's view of the object store: its seams, the deployment, and what it knows of the sets.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use basalt_engine::request::{Request, SetMap};
+use basalt_engine::seam::Runtime;
+use basalt_engine::units::{DeploymentId, DriveIndex, PayloadId, SetIndex};
+use basalt_net::mailbox::Mailbox;
+use basalt_net::quorum::{self, Quorums};
+
+use super::api::StorageClass;
+use super::error::{Error, Result};
+use super::layout::Spread;
+use crate::placement;
+
+/// What every core of a node is told when it starts.
+#[derive(Clone, Debug)]
+pub struct Deployment {
+    pub id: DeploymentId,
+    /// The map of each set as it was found at the start.
+    pub maps: Vec<SetMap>,
+    /// Parity shards of each storage class, for each set.
+    pub parity: Vec<ClassParity>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ClassParity {
+    pub standard: u8,
+    pub reduced_redundancy: u8,
+}
+
+/// Cheap to clone; all clones share the core's state.
+pub struct Store<M: Mailbox, R: Runtime> {
+    core: Rc<Core<M, R>>,
+}
+
+impl<M: Mailbox, R: Runtime> Clone for Store<M, R> {
+    fn clone(&self) -> Self {
+        Self { core: self.core.clone() }
+    }
+}
+
+struct Core<M, R> {
+    mailbox: M,
+    runtime: R,
+    deployment: DeploymentId,
+    parity: Vec<ClassParity>,
+    quorums: Vec<Quorums>,
+    maps: RefCell<Vec<SetMap>>,
+    /// Places where a drive stands that waits to join its set, one bit each, for each set.
+    candidates: RefCell<Vec<u16>>,
+    degraded_reads: Cell<u64>,
+}
+
+/// Where a key lives.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Place {
+    pub set: SetIndex,
+    /// The drive that holds shard 0 of what is written now.
+    pub first_drive: DriveIndex,
+}
+
+impl<M: Mailbox, R: Runtime> Store<M, R> {
+    pub fn new(mailbox: M, runtime: R, deployment: Deployment) -> Self {
+        let quorums = deployment.maps.iter().map(|map| Quorums::of(map.drive_count())).collect();
+        Self::with_quorums(mailbox, runtime, deployment, quorums)
+    }
+
+    /// As [`Self::new`], with the quorums of each set; for tests of what other ones would do.
+    pub fn with_quorums(
+        mailbox: M,
+        runtime: R,
+        deployment: Deployment,
+        quorums: Vec<Quorums>,
+    ) -> Self {
+        assert_eq!(deployment.maps.len(), deployment.parity.len());
+        let candidates = RefCell::new(vec![0; deployment.maps.len()]);
+        let core = Core {
+            mailbox,
+            runtime,
+            deployment: deployment.id,
+            parity: deployment.parity,
+            quorums,
+            maps: RefCell::new(deployment.maps),
+            candidates,
+            degraded_reads: Cell::new(0),
+        };
+        Self { core: Rc::new(core) }
+    }
+
+    pub fn runtime(&self) -> &R {
+        &self.core.runtime
+    }
+    pub fn mailbox(&self) -> &M {
+        &self.core.mailbox
+    }
+
+    pub fn sets(&self) -> impl Iterator<Item = SetIndex> + use<M, R> {
+        let count = u16::try_from(self.core.parity.len()).expect("fewer than 2^16 sets");
+        (0..count).map(SetIndex)
+    }
+
+    pub fn place(&self, bucket: &str, key: &[u8]) -> Place {
+        let sets = self.core.parity.len();
+        let partition = placement::partition(self.core.deployment, bucket, key);
+        let set = placement::set_of(partition, sets);
+        let drives = self.map(set).drive_count();
+        let first_drive = placement::first_drive(self.core.deployment, bucket, key, drives);
+        Place { set, first_drive }
+    }
+
+    /// How to spread a payload now, given which drives answered a moment ago (one bit each).
+    pub(super) fn spread(
+        &self,
+        place: Place,
+        class: StorageClass,
+        answered: u16,
+    ) -> Result<Spread> {
+        let set = place.set;
+        let drives = u8::try_from(self.map(set).drive_count()).expect("at most sixteen");
+        let parity = self.parity(set, class);
+        let down = !answered & ((1u32 << drives) - 1) as u16;
+        let live = usize::from(drives) - down.count_ones() as usize;
+        let data = quorum::data_shards(drives, parity, live).ok_or_else(|| {
+            let needed = self.quorums(set).accept;
+            let short_by = u32::try_from(needed.saturating_sub(live).max(1)).expect("small");
+            Error::Unavailable { set, action: "take new objects", short_by }
+        })?;
+        Ok(Spread { set, drives, parity, data, first_drive: place.first_drive.0, down })
+    }
+
+    fn parity(&self, set: SetIndex, class: StorageClass) -> u8 {
+        let parity = self.core.parity[usize::from(set.0)];
+        match class {
+            StorageClass::Standard => parity.standard,
+            StorageClass::ReducedRedundancy => parity.reduced_redundancy,
+        }
+    }
+
+    pub fn map(&self, set: SetIndex) -> SetMap {
+        self.core.maps.borrow()[usize::from(set.0)].clone()
+    }
+
+    /// Takes note of a newer map; older ones are ignored.
+    pub fn learn_map(&self, set: SetIndex, map: SetMap) {
+        let mut maps = self.core.maps.borrow_mut();
+        let known = &mut maps[usize::from(set.0)];
+        if map.epoch > known.epoch {
+            tracing::info!(set = set.0, epoch = map.epoch.0, "map of the set changed");
+            *known = map;
+        }
+    }
+
+    pub(super) fn quorums(&self, set: SetIndex) -> Quorums {
+        self.core.quorums[usize::from(set.0)]
+    }
+
+    pub(super) fn set_candidate(&self, set: SetIndex, drive: DriveIndex, waits: bool) {
+        let candidates = &mut self.core.candidates.borrow_mut()[usize::from(set.0)];
+        *candidates = *candidates & !(1 << drive.0) | u16::from(waits) << drive.0;
+    }
+
+    pub(super) fn is_voting(&self, set: SetIndex, drive: DriveIndex) -> bool {
+        let maps = self.core.maps.borrow();
+        let candidates = self.core.candidates.borrow()[usize::from(set.0)];
+        maps[usize::from(set.0)].drives[usize::from(drive.0)].voting
+            && candidates & 1 << drive.0 == 0
+    }
+
+    pub(super) fn voting_drives(&self, set: SetIndex) -> Vec<DriveIndex> {
+        let drives = u8::try_from(self.map(set).drive_count()).expect("at most sixteen");
+        (0..drives).map(DriveIndex).filter(|&drive| self.is_voting(set, drive)).collect()
+    }
+
+    /// Frees a payload that will never be proposed, as far as its drives can be reached.
+    pub(super) fn discard(&self, set: SetIndex, payload: PayloadId, drives: &[DriveIndex]) {
+        let requests = drives.iter().map(|&drive| (drive, Request::Discard { payload })).collect();
+        drop(self.core.mailbox.send(set, requests));
+    }
+
+    /// Tells a drive that its shard is wrong, so that repair rebuilds it.
+    pub(super) fn report_wrong_shard(&self, set: SetIndex, drive: DriveIndex, payload: PayloadId) {
+        tracing::warn!(set = set.0, drive = drive.0, %payload, "shard is wrong; repair will rebuild it");
+        drop(self.core.mailbox.send(set, vec![(drive, Request::DropShard { payload })]));
+    }
+
+    pub(super) fn count_degraded_read(&self) {
+        self.core.degraded_reads.set(self.core.degraded_reads.get() + 1);
+    }
+}

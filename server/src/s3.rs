@@ -1,0 +1,122 @@
+//! S3 over HTTP.
+//!
+//! One way in: `connection` runs HTTP/1.1 on a stream; `service` takes each request through
+//! `target` (raw bytes to names), `auth` (who asks, and may they), `operation` (what is asked) to
+//! the operations in `bucket`, `object`, `copy`, `listing`, `multipart` and `deletion`. `body` is the only
+//! way to a request's bytes; it decodes and verifies. `error` is the only place where errors
+//! become S3 codes.
+//!
+//! Nothing here is `Send`: a [`Server`] is one core's.
+
+mod answer;
+mod attributes;
+mod auth;
+mod body;
+mod bucket;
+mod checksum;
+mod chunked;
+mod connection;
+mod copy;
+mod date;
+mod deletion;
+mod error;
+mod listing;
+mod multipart;
+mod object;
+mod operation;
+mod request;
+mod service;
+mod sigv4;
+mod target;
+#[cfg(test)]
+mod testing;
+mod watch;
+mod xml;
+
+use std::rc::Rc;
+
+use basalt_engine::seam::Runtime;
+use basalt_net::mailbox::Mailbox;
+
+use crate::object::Store;
+
+pub use auth::Credentials;
+pub use watch::Patience;
+
+/// The first path segment of health questions; no bucket can have this name.
+const HEALTH_BUCKET: &str = "minio";
+
+/// What an operator decides about the S3 endpoint.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub credentials: Credentials,
+    /// `None`: clients may sign for any region.
+    pub region: Option<String>,
+    /// Names this server in its answers.
+    pub host_id: String,
+    pub patience: Patience,
+}
+
+/// What a health question asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// The process serves.
+    Live,
+    /// It can take requests.
+    Ready,
+    /// Every set can be written.
+    Cluster,
+    /// Every set can be read.
+    ClusterRead,
+}
+
+/// The S3 endpoint of one core. Clones share it.
+pub struct Server<M: Mailbox, R: Runtime> {
+    inner: Rc<Inner<M, R>>,
+}
+
+struct Inner<M: Mailbox, R: Runtime> {
+    store: Store<M, R>,
+    runtime: R,
+    gate: auth::Gate,
+    host_id: String,
+    patience: Patience,
+    health: Box<dyn Fn(Health) -> bool>,
+    metrics: Box<dyn Fn() -> Option<String>>,
+}
+
+impl<M: Mailbox, R: Runtime> Clone for Server<M, R> {
+    fn clone(&self) -> Self {
+        Self { inner: Rc::clone(&self.inner) }
+    }
+}
+
+impl<M: Mailbox, R: Runtime> Server<M, R> {
+    /// `health` answers health questions; `metrics` gives the metrics text where it is public.
+    pub fn new(
+        store: Store<M, R>,
+        runtime: R,
+        settings: Settings,
+        health: impl Fn(Health) -> bool + 'static,
+        metrics: impl Fn() -> Option<String> + 'static,
+    ) -> Self {
+        let inner = Inner {
+            store,
+            runtime,
+            gate: auth::Gate::new(settings.credentials, settings.region),
+            host_id: settings.host_id,
+            patience: settings.patience,
+            health: Box::new(health),
+            metrics: Box::new(metrics),
+        };
+        Self { inner: Rc::new(inner) }
+    }
+
+    fn store(&self) -> &Store<M, R> {
+        &self.inner.store
+    }
+
+    fn region(&self) -> Option<&str> {
+        self.inner.gate.region()
+    }
+}

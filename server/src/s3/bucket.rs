@@ -1,0 +1,247 @@
+//! Operations on buckets: create, look, list, delete, and the questions whose answer is that
+//! nothing is set.
+
+use basalt_engine::seam::Runtime;
+use basalt_net::mailbox::Mailbox;
+use bytes::Bytes;
+use http::StatusCode;
+use http::header::LOCATION;
+use http_body::Body;
+
+use super::Server;
+use super::answer::{self, Answer};
+use super::auth::{Authorized, parse_decimal};
+use super::body::{Checksums, Expected, RequestBody};
+use super::date;
+use super::error::{Code, Failure};
+use super::operation::Unset;
+use super::request::{OWNER_ID, OWNER_NAME, Request};
+use super::watch::Watch;
+use super::xml::{self, Writer};
+use crate::object::Bucket;
+
+/// ListBuckets tells at most so many at once.
+const BUCKETS_MAX: u64 = 10_000;
+
+impl<M: Mailbox, R: Runtime> Server<M, R> {
+    pub(super) async fn list_buckets(
+        &self,
+        request: &Request,
+        _authorized: Authorized,
+    ) -> Result<Answer<M, R>, Failure> {
+        let limit = match request.target.query.filled("max-buckets") {
+            None => BUCKETS_MAX,
+            Some(text) => parse_decimal(text)
+                .filter(|limit| (1..=BUCKETS_MAX).contains(limit))
+                .ok_or_else(|| {
+                    let text = "max-buckets must be a number from 1 to 10000.";
+                    Failure::new(Code::InvalidArgument, text)
+                })?,
+        };
+        let prefix = request.parameter("prefix").unwrap_or_default();
+        let after = request.parameter("continuation-token").unwrap_or_default();
+        let mut buckets = self.store().buckets().await?;
+        buckets.retain(|bucket| bucket.name.starts_with(prefix) && *bucket.name > *after);
+        buckets.sort_by(|one, other| one.name.cmp(&other.name));
+        let limit = usize::try_from(limit).expect("small");
+        Ok(answer::xml(bucket_list(&buckets, limit, prefix)))
+    }
+
+    pub(super) async fn create_bucket<B: Body<Data = Bytes> + Unpin>(
+        &self,
+        request: &Request,
+        authorized: Authorized,
+        body: &mut B,
+        watch: &Watch<R>,
+    ) -> Result<Answer<M, R>, Failure> {
+        let wants_lock = request.header("x-amz-bucket-object-lock-enabled");
+        if wants_lock.is_some_and(|value| value.eq_ignore_ascii_case("true")) {
+            return Err(Failure::not_implemented("A bucket with object lock"));
+        }
+        let expected = Expected::new(authorized, &request.headers, Checksums::Body)?;
+        let document = RequestBody::new(body, watch, expected).document().await?;
+        self.check_location(&document)?;
+        let name = request.bucket();
+        self.store().create_bucket(name).await?;
+        let mut answer = answer::empty(StatusCode::OK);
+        answer::set(&mut answer, LOCATION, &format!("/{name}"));
+        Ok(answer)
+    }
+
+    /// A client may name a region; where none is configured, any will do.
+    fn check_location(&self, document: &[u8]) -> Result<(), Failure> {
+        if document.trim_ascii().is_empty() {
+            return Ok(());
+        }
+        let root = xml::parse(document, "CreateBucketConfiguration")?;
+        let stated = root.child_text("LocationConstraint").map(str::trim).unwrap_or_default();
+        let is_served = match self.region() {
+            None => true,
+            Some(region) => stated.is_empty() || stated == region,
+        };
+        if is_served {
+            return Ok(());
+        }
+        Err(Failure::new(
+            Code::InvalidLocationConstraint,
+            format!("The location constraint '{stated}' is not this server's region."),
+        ))
+    }
+
+    pub(super) async fn head_bucket(
+        &self,
+        request: &Request,
+        _authorized: Authorized,
+    ) -> Result<Answer<M, R>, Failure> {
+        self.store().bucket(request.bucket()).await?;
+        let mut answer = answer::empty(StatusCode::OK);
+        let region = http::HeaderName::from_static("x-amz-bucket-region");
+        answer::set(&mut answer, region, self.region().unwrap_or(DEFAULT_REGION));
+        Ok(answer)
+    }
+
+    pub(super) async fn delete_bucket(
+        &self,
+        request: &Request,
+        _authorized: Authorized,
+    ) -> Result<Answer<M, R>, Failure> {
+        self.store().delete_bucket(request.bucket()).await?;
+        Ok(answer::empty(StatusCode::NO_CONTENT))
+    }
+
+    pub(super) async fn bucket_location(
+        &self,
+        request: &Request,
+        _authorized: Authorized,
+    ) -> Result<Answer<M, R>, Failure> {
+        self.store().bucket(request.bucket()).await?;
+        let mut xml = Writer::s3("LocationConstraint");
+        // S3's first region is written as nothing.
+        xml.bare(self.region().filter(|region| *region != DEFAULT_REGION).unwrap_or_default());
+        Ok(answer::xml(xml.finish()))
+    }
+
+    pub(super) async fn put_private_acl(
+        &self,
+        request: &Request,
+        _authorized: Authorized,
+    ) -> Result<Answer<M, R>, Failure> {
+        self.check_exists(request).await?;
+        Ok(answer::empty(StatusCode::OK))
+    }
+
+    pub(super) async fn unset(
+        &self,
+        request: &Request,
+        _authorized: Authorized,
+        unset: Unset,
+    ) -> Result<Answer<M, R>, Failure> {
+        self.check_exists(request).await?;
+        nothing_set(unset, request.target.key.is_some()).map(answer::xml)
+    }
+
+    /// Fails unless the bucket or object that the request names is there.
+    async fn check_exists(&self, request: &Request) -> Result<(), Failure> {
+        let bucket = request.bucket();
+        match &request.target.key {
+            None => drop(self.store().bucket(bucket).await?),
+            Some(key) => drop(self.store().head(bucket, key).await?),
+        }
+        Ok(())
+    }
+}
+
+/// The region that clients take for granted.
+const DEFAULT_REGION: &str = "us-east-1";
+
+fn bucket_list(buckets: &[Bucket], limit: usize, prefix: &str) -> String {
+    let mut xml = Writer::s3("ListAllMyBucketsResult");
+    owner(&mut xml);
+    let page = &buckets[..limit.min(buckets.len())];
+    xml.element("Buckets", |xml| {
+        for bucket in page {
+            xml.element("Bucket", |xml| {
+                xml.text("Name", &bucket.name);
+                xml.text("CreationDate", &date::iso(bucket.created_ms));
+            });
+        }
+    });
+    if let Some(last) = page.last().filter(|_| page.len() < buckets.len()) {
+        xml.text("ContinuationToken", &last.name);
+    }
+    if !prefix.is_empty() {
+        xml.text("Prefix", prefix);
+    }
+    xml.finish()
+}
+
+pub(super) fn owner(xml: &mut Writer) {
+    xml.element("Owner", |xml| {
+        xml.text("ID", OWNER_ID);
+        xml.text("DisplayName", OWNER_NAME);
+    });
+}
+
+fn nothing_set(unset: Unset, of_object: bool) -> Result<String, Failure> {
+    let mut refuse = None;
+    let mut refused = |code, text| {
+        refuse = Some(Failure::new(code, text));
+        "Error"
+    };
+    let root = match unset {
+        Unset::Acl => return Ok(private_acl()),
+        Unset::Tagging if of_object => {
+            let mut xml = Writer::s3("Tagging");
+            xml.element("TagSet", |_| {});
+            return Ok(xml.finish());
+        }
+        Unset::RequestPayment => {
+            let mut xml = Writer::s3("RequestPaymentConfiguration");
+            xml.text("Payer", "BucketOwner");
+            return Ok(xml.finish());
+        }
+        Unset::Versioning => "VersioningConfiguration",
+        Unset::Notification => "NotificationConfiguration",
+        Unset::Logging => "BucketLoggingStatus",
+        Unset::Accelerate => "AccelerateConfiguration",
+        Unset::Tagging => refused(Code::NoSuchTagSet, "The bucket has no tags."),
+        Unset::Policy => refused(Code::NoSuchBucketPolicy, "The bucket has no policy."),
+        Unset::Lifecycle => {
+            refused(Code::NoSuchLifecycleConfiguration, "The bucket has no lifecycle.")
+        }
+        Unset::Encryption => refused(
+            Code::ServerSideEncryptionConfigurationNotFound,
+            "The bucket has no encryption configuration.",
+        ),
+        Unset::ObjectLock => {
+            refused(Code::ObjectLockConfigurationNotFound, "The bucket has no object lock.")
+        }
+        Unset::Cors => refused(Code::NoSuchCorsConfiguration, "The bucket has no CORS rules."),
+        Unset::Website => refused(Code::NoSuchWebsiteConfiguration, "The bucket is not a website."),
+        Unset::Replication => {
+            refused(Code::ReplicationConfigurationNotFound, "The bucket is not replicated.")
+        }
+    };
+    match refuse {
+        Some(failure) => Err(failure),
+        None => Ok(Writer::s3(root).finish()),
+    }
+}
+
+/// Everything belongs to the owner alone.
+fn private_acl() -> String {
+    let mut xml = Writer::s3("AccessControlPolicy");
+    owner(&mut xml);
+    xml.element("AccessControlList", |xml| {
+        xml.element("Grant", |xml| {
+            let user = "xmlns:xsi=\"http://www.w3.org/2001/XMLSchema-instance\" \
+                xsi:type=\"CanonicalUser\"";
+            xml.element_with("Grantee", user, |xml| {
+                xml.text("ID", OWNER_ID);
+                xml.text("DisplayName", OWNER_NAME);
+            });
+            xml.text("Permission", "FULL_CONTROL");
+        });
+    });
+    xml.finish()
+}

@@ -1,0 +1,345 @@
+//! Which operation a request asks for. What is not listed here is not implemented, and said so:
+//! a parameter or header that would change what an operation means is never passed over.
+
+use http::{HeaderMap, Method};
+
+use super::error::{Code, Failure};
+use super::target::{Query, Target};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Operation {
+    ListBuckets,
+    CreateBucket,
+    HeadBucket,
+    DeleteBucket,
+    GetBucketLocation,
+    ListObjects,
+    ListObjectsV2,
+    ListObjectVersions,
+    DeleteObjects,
+    GetObject,
+    HeadObject,
+    GetObjectAttributes,
+    PutObject,
+    CopyObject,
+    DeleteObject,
+    CreateUpload,
+    PutPart,
+    CopyPart,
+    CompleteUpload,
+    AbortUpload,
+    /// The only ACL is the private one: setting that changes nothing.
+    PutPrivateAcl,
+    /// A question whose answer is always that nothing is set.
+    Unset(Unset),
+}
+
+/// Configuration that clients ask for by habit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unset {
+    Acl,
+    Versioning,
+    Tagging,
+    Policy,
+    Lifecycle,
+    Encryption,
+    ObjectLock,
+    Cors,
+    Notification,
+    Website,
+    Replication,
+    Logging,
+    RequestPayment,
+    Accelerate,
+}
+
+/// Subresources: parameters that make a request ask for something else.
+const SUBRESOURCES: [&str; 36] = [
+    "accelerate",
+    "acl",
+    "analytics",
+    "append",
+    "attributes",
+    "cors",
+    "delete",
+    "encryption",
+    "events",
+    "intelligent-tiering",
+    "inventory",
+    "legal-hold",
+    "lifecycle",
+    "location",
+    "logging",
+    "metrics",
+    "notification",
+    "object-lock",
+    "ownershipControls",
+    "policy",
+    "policyStatus",
+    "publicAccessBlock",
+    "replication",
+    "requestPayment",
+    "restore",
+    "retention",
+    "select",
+    "session",
+    "tagging",
+    "torrent",
+    "uploadId",
+    "uploads",
+    "versioning",
+    "versions",
+    "website",
+    "metadataTable",
+];
+
+/// Headers that ask for more than is there; a star stands for any end.
+const HEADERS_NOT_IMPLEMENTED: [&str; 9] = [
+    "x-amz-copy-source-server*",
+    "x-amz-grant-*",
+    "x-amz-if-match-*",
+    "x-amz-object-lock-*",
+    "x-amz-rename-source*",
+    "x-amz-server-side-encryption*",
+    "x-amz-tagging",
+    "x-amz-website-redirect-location",
+    "x-amz-write-offset-bytes",
+];
+/// Makes a PUT a copy.
+const COPY_SOURCE: &str = "x-amz-copy-source";
+
+impl Operation {
+    pub(super) fn of(
+        method: &Method,
+        target: &Target,
+        headers: &HeaderMap,
+    ) -> Result<Self, Failure> {
+        let subresource = subresource(&target.query)?;
+        refuse_headers(headers)?;
+        let operation = match (&target.bucket, &target.key) {
+            (Some(_), _) if sets_private_acl(method, subresource, headers) => {
+                Some(Self::PutPrivateAcl)
+            }
+            (None, _) => of_service(method, subresource),
+            (Some(_), None) => of_bucket(method, subresource, &target.query),
+            (Some(_), Some(_)) => {
+                check_version(&target.query)?;
+                let copies = headers.contains_key(COPY_SOURCE);
+                of_object(method, subresource, &target.query, copies)
+            }
+        };
+        operation.ok_or_else(|| match subresource {
+            Some(name) => Failure::not_implemented(&format!("{method} of '{name}'")),
+            None => {
+                let text = format!("The method {method} is not allowed here.");
+                Failure::new(Code::MethodNotAllowed, text)
+            }
+        })
+    }
+}
+
+/// The one subresource that a request names.
+fn subresource(query: &Query) -> Result<Option<&str>, Failure> {
+    let mut names =
+        query.iter().map(|one| one.name.as_str()).filter(|name| SUBRESOURCES.contains(name));
+    match (names.next(), names.next()) {
+        (first, None) => Ok(first),
+        (_, Some(_)) => {
+            let text = "The request names more than one subresource.";
+            Err(Failure::new(Code::InvalidArgument, text))
+        }
+    }
+}
+
+fn refuse_headers(headers: &HeaderMap) -> Result<(), Failure> {
+    let is_refused = |name: &&str| {
+        HEADERS_NOT_IMPLEMENTED.iter().any(|pattern| match pattern.strip_suffix('*') {
+            Some(beginning) => name.starts_with(beginning),
+            None => name == pattern,
+        })
+    };
+    match headers.keys().map(http::HeaderName::as_str).find(is_refused) {
+        Some(name) => Err(Failure::not_implemented(&format!("The header {name}"))),
+        None => Ok(()),
+    }
+}
+
+fn sets_private_acl(method: &Method, subresource: Option<&str>, headers: &HeaderMap) -> bool {
+    method == Method::PUT
+        && subresource == Some("acl")
+        && headers.get("x-amz-acl").is_some_and(|acl| acl.as_bytes() == b"private")
+}
+
+/// Without versioning every object has one version, whose id is `null`.
+fn check_version(query: &Query) -> Result<(), Failure> {
+    match query.get("versionId") {
+        None | Some("null") => Ok(()),
+        Some(_) => Err(Failure::new(Code::NoSuchVersion, "The version does not exist.")),
+    }
+}
+
+fn of_service(method: &Method, subresource: Option<&str>) -> Option<Operation> {
+    match (method, subresource) {
+        (&Method::GET, None) => Some(Operation::ListBuckets),
+        _ => None,
+    }
+}
+
+fn of_bucket(method: &Method, subresource: Option<&str>, query: &Query) -> Option<Operation> {
+    match (method, subresource) {
+        (&Method::PUT, None) => Some(Operation::CreateBucket),
+        (&Method::HEAD, None) => Some(Operation::HeadBucket),
+        (&Method::DELETE, None) => Some(Operation::DeleteBucket),
+        (&Method::POST, Some("delete")) => Some(Operation::DeleteObjects),
+        (&Method::GET, None) => match query.get("list-type") {
+            None => Some(Operation::ListObjects),
+            Some("2") => Some(Operation::ListObjectsV2),
+            Some(_) => None,
+        },
+        (&Method::GET, Some("location")) => Some(Operation::GetBucketLocation),
+        (&Method::GET, Some("versions")) => Some(Operation::ListObjectVersions),
+        (&Method::GET, Some(name)) => unset(name).map(Operation::Unset),
+        _ => None,
+    }
+}
+
+fn of_object(
+    method: &Method,
+    subresource: Option<&str>,
+    query: &Query,
+    copies: bool,
+) -> Option<Operation> {
+    match (method, subresource) {
+        (&Method::GET, None) => Some(Operation::GetObject),
+        (&Method::HEAD, None) => Some(Operation::HeadObject),
+        (&Method::PUT, None) if copies => Some(Operation::CopyObject),
+        (&Method::PUT, None) => Some(Operation::PutObject),
+        (&Method::DELETE, None) => Some(Operation::DeleteObject),
+        (&Method::POST, Some("uploads")) => Some(Operation::CreateUpload),
+        (&Method::PUT, Some("uploadId")) if query.has("partNumber") => {
+            Some(if copies { Operation::CopyPart } else { Operation::PutPart })
+        }
+        (&Method::POST, Some("uploadId")) => Some(Operation::CompleteUpload),
+        (&Method::DELETE, Some("uploadId")) => Some(Operation::AbortUpload),
+        (&Method::GET, Some("acl")) => Some(Operation::Unset(Unset::Acl)),
+        (&Method::GET, Some("attributes")) => Some(Operation::GetObjectAttributes),
+        (&Method::GET, Some("tagging")) => Some(Operation::Unset(Unset::Tagging)),
+        _ => None,
+    }
+}
+
+fn unset(subresource: &str) -> Option<Unset> {
+    Some(match subresource {
+        "accelerate" => Unset::Accelerate,
+        "acl" => Unset::Acl,
+        "cors" => Unset::Cors,
+        "encryption" => Unset::Encryption,
+        "lifecycle" => Unset::Lifecycle,
+        "logging" => Unset::Logging,
+        "notification" => Unset::Notification,
+        "object-lock" => Unset::ObjectLock,
+        "policy" => Unset::Policy,
+        "replication" => Unset::Replication,
+        "requestPayment" => Unset::RequestPayment,
+        "tagging" => Unset::Tagging,
+        "versioning" => Unset::Versioning,
+        "website" => Unset::Website,
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(method: &str, raw: &str) -> Result<Operation, Code> {
+        let (path, query) = raw.split_once('?').map_or((raw, None), |(p, q)| (p, Some(q)));
+        let target = Target::parse(path, query).expect("parses");
+        let method = method.parse().expect("a method");
+        Operation::of(&method, &target, &HeaderMap::new()).map_err(|failure| failure.code)
+    }
+
+    #[test]
+    fn requests_are_told_apart() {
+        use Operation as O;
+        let expected = [
+            ("GET", "/", O::ListBuckets),
+            ("GET", "/?x-id=ListBuckets", O::ListBuckets),
+            ("PUT", "/b", O::CreateBucket),
+            ("GET", "/b/?list-type=2&prefix=a", O::ListObjectsV2),
+            ("GET", "/b?delimiter=/", O::ListObjects),
+            ("GET", "/b?versions", O::ListObjectVersions),
+            ("GET", "/b?location=", O::GetBucketLocation),
+            ("POST", "/b?delete", O::DeleteObjects),
+            ("GET", "/b?acl", O::Unset(Unset::Acl)),
+            ("GET", "/b/k?acl", O::Unset(Unset::Acl)),
+            ("PUT", "/b/k?x-id=PutObject", O::PutObject),
+            ("GET", "/b/k?attributes", O::GetObjectAttributes),
+            ("PUT", "/b/k?partNumber=1&uploadId=u", O::PutPart),
+            ("POST", "/b/k?uploads", O::CreateUpload),
+            ("POST", "/b/k?uploadId=u", O::CompleteUpload),
+            ("DELETE", "/b/k?uploadId=u", O::AbortUpload),
+            ("DELETE", "/b/k?versionId=null", O::DeleteObject),
+            ("HEAD", "/b/k", O::HeadObject),
+        ];
+        for (method, raw, operation) in expected {
+            assert_eq!(of(method, raw), Ok(operation), "{method} {raw}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_there_is_never_taken_for_something_else() {
+        for (method, raw) in [
+            ("PUT", "/b?versioning"),
+            ("PUT", "/b?policy"),
+            ("DELETE", "/b?policy"),
+            ("DELETE", "/b?lifecycle"),
+            ("PUT", "/b/k?tagging"),
+            ("PUT", "/b/k?acl"),
+            ("PUT", "/b/k?retention"),
+            ("DELETE", "/b/k?tagging"),
+            ("PUT", "/b/k?uploadId=u"),
+            ("GET", "/b?uploads"),
+            ("GET", "/b/k?uploadId=u"),
+            ("POST", "/b/k?select&select-type=2"),
+        ] {
+            assert_eq!(of(method, raw), Err(Code::NotImplemented), "{method} {raw}");
+        }
+        for (method, raw) in [("POST", "/b"), ("PATCH", "/b/k"), ("DELETE", "/"), ("POST", "/b/k")]
+        {
+            assert_eq!(of(method, raw), Err(Code::MethodNotAllowed), "{method} {raw}");
+        }
+        assert_eq!(of("DELETE", "/b/k?versionId=x"), Err(Code::NoSuchVersion));
+        assert_eq!(of("DELETE", "/b/k?uploadId=u&tagging"), Err(Code::InvalidArgument));
+    }
+
+    #[test]
+    fn a_put_with_a_source_is_a_copy() {
+        for (query, operation) in
+            [(None, Operation::CopyObject), (Some("uploadId=u&partNumber=1"), Operation::CopyPart)]
+        {
+            let target = Target::parse("/b/k", query).expect("parses");
+            let mut headers = HeaderMap::new();
+            headers.insert(COPY_SOURCE, "/a/k".parse().expect("a value"));
+            headers.insert("x-amz-tagging-directive", "COPY".parse().expect("a value"));
+            assert_eq!(Operation::of(&Method::PUT, &target, &headers), Ok(operation));
+        }
+    }
+
+    #[test]
+    fn headers_that_ask_for_more_are_refused() {
+        for name in [
+            "x-amz-server-side-encryption",
+            "x-amz-server-side-encryption-customer-key",
+            "x-amz-copy-source-server-side-encryption-customer-key",
+            "x-amz-object-lock-mode",
+            "x-amz-tagging",
+        ] {
+            let target = Target::parse("/b/k", None).expect("parses");
+            let mut headers = HeaderMap::new();
+            headers.insert(name, "x".parse().expect("a value"));
+            let failure = Operation::of(&Method::PUT, &target, &headers).expect_err("refused");
+            assert_eq!(failure.code, Code::NotImplemented, "{name}");
+        }
+    }
+}

@@ -1,0 +1,235 @@
+//! One request from head to answer. Whatever happens, there is an answer: an error becomes its XML
+//! document, a panic becomes InternalError and a line in the log.
+
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use basalt_engine::seam::Runtime;
+use basalt_net::mailbox::Mailbox;
+use bytes::Bytes;
+use futures_util::FutureExt;
+use http::header::{CONNECTION, CONTENT_TYPE, DATE, EXPECT, HeaderName, ORIGIN, SERVER};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
+use http_body::{Body, Frame};
+
+use super::answer::{self, Answer, AnswerBody};
+use super::auth::{Authorized, Head};
+use super::error::{Code, Failure};
+use super::operation::Operation;
+use super::request::Request;
+use super::target::Target;
+use super::watch::Watch;
+use super::{HEALTH_BUCKET, Health, Server, date};
+
+/// An unread rest of a body that is read and dropped, so that the client sees the answer and not a
+/// reset connection.
+const DRAIN_BYTES_MAX: usize = 256 << 10;
+
+impl<M: Mailbox, R: Runtime> Server<M, R> {
+    pub(super) async fn respond<B: Body<Data = Bytes> + Unpin>(
+        &self,
+        request: http::Request<B>,
+        watch: &Rc<Watch<R>>,
+    ) -> Answer<M, R> {
+        let (parts, body) = request.into_parts();
+        let (method, uri) = (parts.method, parts.uri);
+        let request_id = format!("{:016X}", self.inner.runtime.random_u64());
+        let mut body = Incoming::new(body);
+        let expects_continue = parts.headers.contains_key(EXPECT);
+        let work = self.run(&method, &uri, parts.headers, &mut body, watch);
+        let outcome = AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|_| {
+            tracing::error!(%method, path = uri.path(), request_id, "a request panicked");
+            Err(Failure::new(Code::InternalError, "The request failed by a fault of the server."))
+        });
+        if !body.ended && !expects_continue {
+            drain(&mut body, watch).await;
+        }
+        let mut answer =
+            outcome.unwrap_or_else(|failure| self.refusal(&failure, uri.path(), &request_id));
+        if method == Method::HEAD {
+            *answer.body_mut() = AnswerBody::empty();
+        }
+        // A client that waits for a 100 and gets a final answer instead may not know whether to
+        // send its body: with an empty one, some take the next answer for this one.
+        if !body.ended || (expects_continue && body.began_ended) {
+            answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        self.complete_headers(&mut answer, &request_id);
+        answer.body_mut().ends_request_of(Rc::clone(watch));
+        answer
+    }
+
+    fn complete_headers(&self, answer: &mut Answer<M, R>, request_id: &str) {
+        answer::set(answer, HeaderName::from_static("x-amz-request-id"), request_id);
+        answer::set(answer, HeaderName::from_static("x-amz-id-2"), &self.inner.host_id);
+        answer::set(answer, SERVER, "Basalt");
+        answer::set(answer, DATE, &date::http(self.inner.runtime.wall().0));
+    }
+
+    fn refusal(&self, failure: &Failure, path: &str, request_id: &str) -> Answer<M, R> {
+        tracing::debug!(path, request_id, code = failure.code.name(), message = %failure.message);
+        let document = failure.document(path, request_id, &self.inner.host_id);
+        let mut answer = answer::xml(document);
+        *answer.status_mut() = failure.code.status();
+        for (name, value) in &failure.headers {
+            answer.headers_mut().insert(name, value.clone());
+        }
+        answer
+    }
+
+    /// From the raw head to the operation.
+    async fn run<B: Body<Data = Bytes> + Unpin>(
+        &self,
+        method: &Method,
+        uri: &Uri,
+        headers: HeaderMap,
+        body: &mut Incoming<B>,
+        watch: &Watch<R>,
+    ) -> Result<Answer<M, R>, Failure> {
+        if let Some(health) = health_question(method, uri.path()) {
+            return Ok(self.health(health));
+        }
+        if *method == Method::GET
+            && uri.path() == METRICS_PATH
+            && let Some(metrics) = (self.inner.metrics)()
+        {
+            return Ok(answer::text(metrics));
+        }
+        if *method == Method::OPTIONS {
+            return Err(preflight(&headers));
+        }
+        let target = Target::parse(uri.path(), uri.query())?;
+        let head = Head { method: method.as_str(), target: &target, headers: &headers };
+        let mut authenticated = self.inner.gate.authenticate(&head, self.inner.runtime.wall().0)?;
+        let hoisted = std::mem::take(&mut authenticated.hoisted);
+        let request = Request::new(method, target, headers, hoisted)?;
+        let authorized = authenticated.authorize(&request.operation);
+        self.perform(&request, authorized, body, watch).await
+    }
+
+    async fn perform<B: Body<Data = Bytes> + Unpin>(
+        &self,
+        request: &Request,
+        authorized: Authorized,
+        body: &mut B,
+        watch: &Watch<R>,
+    ) -> Result<Answer<M, R>, Failure> {
+        match request.operation {
+            Operation::ListBuckets => self.list_buckets(request, authorized).await,
+            Operation::CreateBucket => self.create_bucket(request, authorized, body, watch).await,
+            Operation::HeadBucket => self.head_bucket(request, authorized).await,
+            Operation::DeleteBucket => self.delete_bucket(request, authorized).await,
+            Operation::GetBucketLocation => self.bucket_location(request, authorized).await,
+            Operation::ListObjects => self.list_objects(request, authorized).await,
+            Operation::ListObjectsV2 => self.list_objects_v2(request, authorized).await,
+            Operation::ListObjectVersions => self.list_object_versions(request, authorized).await,
+            Operation::DeleteObjects => self.delete_objects(request, authorized, body, watch).await,
+            Operation::GetObject => self.get_object(request, authorized).await,
+            Operation::HeadObject => self.head_object(request, authorized).await,
+            Operation::GetObjectAttributes => self.object_attributes(request, authorized).await,
+            Operation::PutObject => self.put_object(request, authorized, body, watch).await,
+            Operation::CopyObject => self.copy_object(request, authorized).await,
+            Operation::DeleteObject => self.delete_object(request, authorized).await,
+            Operation::CreateUpload => self.create_upload(request, authorized).await,
+            Operation::PutPart => self.put_part(request, authorized, body, watch).await,
+            Operation::CopyPart => self.copy_part(request, authorized).await,
+            Operation::CompleteUpload => {
+                self.complete_upload(request, authorized, body, watch).await
+            }
+            Operation::AbortUpload => self.abort_upload(request, authorized).await,
+            Operation::PutPrivateAcl => self.put_private_acl(request, authorized).await,
+            Operation::Unset(unset) => self.unset(request, authorized, unset).await,
+        }
+    }
+
+    fn health(&self, health: Health) -> Answer<M, R> {
+        let good = (self.inner.health)(health);
+        let status = if good { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+        let mut answer = answer::empty(status);
+        answer::set(&mut answer, CONTENT_TYPE, "text/plain");
+        answer
+    }
+}
+
+/// A browser's question before a request from another origin. It is not signed, and the answer is
+/// always no: no bucket has CORS rules.
+fn preflight(headers: &HeaderMap) -> Failure {
+    if headers.contains_key(ORIGIN) {
+        Failure::new(Code::AccessForbidden, "CORS is not enabled for this bucket.")
+    } else {
+        Failure::new(Code::BadRequest, "A preflight request needs the header Origin.")
+    }
+}
+
+/// Where MinIO's dashboards look for metrics.
+const METRICS_PATH: &str = "/minio/v2/metrics/cluster";
+
+fn health_question(method: &Method, path: &str) -> Option<Health> {
+    let question = path.strip_prefix('/')?.strip_prefix(HEALTH_BUCKET)?.strip_prefix("/health/")?;
+    if method != Method::GET && method != Method::HEAD {
+        return None;
+    }
+    match question {
+        "live" => Some(Health::Live),
+        "ready" => Some(Health::Ready),
+        "cluster" => Some(Health::Cluster),
+        "cluster/read" => Some(Health::ClusterRead),
+        _ => None,
+    }
+}
+
+/// Reads on to the end of a body that nobody wanted, if that is near.
+async fn drain<B: Body<Data = Bytes> + Unpin, R: Runtime>(
+    body: &mut Incoming<B>,
+    watch: &Watch<R>,
+) {
+    let mut drained = 0;
+    while drained < DRAIN_BYTES_MAX {
+        let frame = std::future::poll_fn(|task| {
+            watch.poll_body(task, |task| Pin::new(&mut *body).poll_frame(task))
+        });
+        match frame.await {
+            Ok(Some(Ok(frame))) => drained += frame.data_ref().map_or(0, Bytes::len),
+            Ok(Some(Err(_)) | None) | Err(_) => return,
+        }
+    }
+}
+
+/// The body of a request, which knows whether it was read to its end.
+struct Incoming<B> {
+    body: B,
+    began_ended: bool,
+    ended: bool,
+}
+
+impl<B: Body> Incoming<B> {
+    fn new(body: B) -> Self {
+        let ended = body.is_end_stream();
+        Self { body, began_ended: ended, ended }
+    }
+}
+
+impl<B: Body<Data = Bytes> + Unpin> Body for Incoming<B> {
+    type Data = Bytes;
+    type Error = B::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        task: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        let frame = Pin::new(&mut self.body).poll_frame(task);
+        if matches!(frame, Poll::Ready(None)) || self.body.is_end_stream() {
+            self.ended = true;
+        }
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.ended
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,222 @@
+//! A whole server over simulated drives, and a client that talks HTTP to it.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use basalt_engine::Error;
+use basalt_engine::drive::{Drive, Format};
+use basalt_engine::request::{Member, Reply, Request, SetMap};
+use basalt_engine::seam::Spawn;
+use basalt_engine::sim::{Ended, SimDisk, SimRuntime, SimStorage, Simulation, WallSkew};
+use basalt_engine::units::{BlockCount, DeploymentId, DriveId, DriveIndex, Epoch, SetIndex};
+use basalt_net::mailbox::{Mailbox, Replies};
+use http::HeaderMap;
+
+use super::{ACCESS, NOW_MS, Pipe, SECRET, TestRequest};
+use crate::object::{ClassParity, Deployment, Store};
+use crate::s3::{Credentials, Health, Patience, Server, Settings};
+
+const DRIVES: u8 = 4;
+const DEPLOYMENT: DeploymentId = DeploymentId(7);
+/// The wall clock of a simulation begins here.
+const WALL_START_MS: i64 = 1_700_000_000_000;
+
+type TestDrive = Rc<Drive<SimRuntime, SimStorage>>;
+
+/// Hands requests straight to the drives of the one set; those that are off do not answer.
+#[derive(Clone)]
+pub(crate) struct TestMailbox {
+    runtime: SimRuntime,
+    drives: Rc<Vec<TestDrive>>,
+    off: Rc<RefCell<Vec<DriveIndex>>>,
+}
+
+impl Mailbox for TestMailbox {
+    fn drive_count(&self, _set: SetIndex) -> usize {
+        self.drives.len()
+    }
+
+    fn send(&self, _set: SetIndex, requests: Vec<(DriveIndex, Request)>) -> Replies {
+        let (sender, replies) = Replies::channel();
+        for (index, request) in requests {
+            let drive = Rc::clone(&self.drives[usize::from(index.0)]);
+            let is_off = self.off.borrow().contains(&index);
+            let sender = sender.clone();
+            self.runtime.spawn(async move {
+                let reply = match is_off {
+                    true => Reply::Failed(Error::Unavailable { reason: "switched off" }),
+                    false => drive.handle(request).await,
+                };
+                let _ = sender.unbounded_send((index, reply));
+            });
+        }
+        replies
+    }
+}
+
+pub(crate) struct World {
+    pub(crate) simulation: Simulation,
+    pub(crate) runtime: SimRuntime,
+    server: Server<TestMailbox, SimRuntime>,
+    mailbox: TestMailbox,
+}
+
+/// An answer as the client reads it.
+#[derive(Debug)]
+pub(crate) struct Response {
+    pub(crate) status: u16,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Response {
+    pub(crate) fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).expect("text")
+    }
+    pub(crate) fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().expect("text"))
+    }
+    /// The text of the first element of that name.
+    pub(crate) fn element(&self, name: &str) -> &str {
+        let (_, rest) = self.text().split_once(&format!("<{name}>")).unwrap_or_default();
+        rest.split_once("</").unwrap_or_default().0
+    }
+}
+
+impl World {
+    pub(crate) fn new(seed: u64) -> Self {
+        let simulation = Simulation::new(seed);
+        let runtime = simulation.group();
+        let now = i64::try_from(NOW_MS).expect("in range");
+        runtime.set_wall(WallSkew { offset_ms: now - WALL_START_MS, drift_ppm: 0 });
+        let members = (0..DRIVES)
+            .map(|index| Member { drive: DriveId(u128::from(index) + 1), voting: true })
+            .collect();
+        let map = SetMap { epoch: Epoch(1), drives: members };
+        let (formatting, formed_map) = (runtime.clone(), map.clone());
+        let drives = simulation.block_on(&runtime, async move {
+            let mut drives = Vec::new();
+            for position in 0..DRIVES {
+                let disk = SimDisk::new(seed ^ u64::from(position), BlockCount(1 << 18));
+                drives.push(form(&formatting, &disk, position, &formed_map).await);
+            }
+            drives
+        });
+        let mailbox = TestMailbox {
+            runtime: runtime.clone(),
+            drives: Rc::new(drives),
+            off: Rc::new(RefCell::new(Vec::new())),
+        };
+        let parity = ClassParity { standard: 2, reduced_redundancy: 1 };
+        let deployment = Deployment { id: DEPLOYMENT, maps: vec![map], parity: vec![parity] };
+        let store = Store::new(mailbox.clone(), runtime.clone(), deployment);
+        let settings = Settings {
+            credentials: Credentials::new(ACCESS, SECRET),
+            region: None,
+            host_id: "host".to_owned(),
+            patience: Patience::default(),
+        };
+        let healthy = |health| health != Health::Cluster;
+        let server = Server::new(store, runtime.clone(), settings, healthy, || None);
+        Self { simulation, runtime, server, mailbox }
+    }
+
+    /// Switches a drive off.
+    pub(crate) fn lose(&self, drive: u8) {
+        self.mailbox.off.borrow_mut().push(DriveIndex(drive));
+    }
+
+    pub(crate) fn connect(&self) -> Pipe {
+        let pipe = Pipe::default();
+        let (server, stream) = (self.server.clone(), pipe.clone());
+        self.runtime.spawn(async move {
+            server.serve_connection(stream, std::future::pending()).await;
+        });
+        pipe
+    }
+
+    /// The next answer on `pipe`.
+    pub(crate) fn answer(&self, pipe: &Pipe, is_head: bool) -> Response {
+        let complete = || pipe.peek(|bytes| length(bytes, is_head).is_some()) || pipe.is_closed();
+        let ended = self.simulation.run_until(complete, Duration::from_secs(600));
+        assert_eq!(ended, Ended::Reached, "no answer");
+        let mut bytes = pipe.receive_bytes();
+        let length = length(&bytes, is_head).expect("the connection ended within an answer");
+        assert_eq!(bytes.len(), length, "more than an answer came");
+        let body_start = head_length(&bytes).expect("it is there");
+        let body = bytes.split_off(body_start);
+        parse(&bytes, body)
+    }
+
+    /// One request on a connection of its own.
+    pub(crate) fn send(&self, request: &TestRequest, body: &[u8]) -> Response {
+        let pipe = self.connect();
+        pipe.send(&request.wire(body));
+        let response = self.answer(&pipe, request.method == "HEAD");
+        pipe.close();
+        response
+    }
+
+    /// A request with its payload hash signed.
+    pub(crate) fn ask(
+        &self,
+        method: &'static str,
+        target: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Response {
+        let hash = super::sha256_hex(body);
+        let (path, query) = target.split_once('?').unwrap_or((target, ""));
+        let mut request = TestRequest::new(method, path, &hash);
+        request.query = query.to_owned();
+        for (name, value) in headers {
+            request = request.with(name, value);
+        }
+        self.send(&request.sign(), body)
+    }
+}
+
+async fn form(runtime: &SimRuntime, disk: &SimDisk, position: u8, map: &SetMap) -> TestDrive {
+    let format = Format {
+        drive: map.drives[usize::from(position)].drive,
+        deployment: DEPLOYMENT,
+        set: SetIndex(0),
+        position,
+        map: map.clone(),
+        journal_blocks: None,
+        segment_blocks: None,
+    };
+    Drive::format(runtime, &disk.open(runtime), &format).await.expect("formatted");
+    let drive = Drive::open(runtime.clone(), disk.open(runtime)).await.expect("opened");
+    drive.mark_formed().await.expect("formed");
+    drive
+}
+
+fn head_length(bytes: &[u8]) -> Option<usize> {
+    bytes.windows(4).take(16 << 10).position(|four| four == b"\r\n\r\n").map(|at| at + 4)
+}
+
+/// Bytes of the first answer in `bytes`, if all of it is there.
+fn length(bytes: &[u8], is_head: bool) -> Option<usize> {
+    let head = head_length(bytes)?;
+    let response = parse(&bytes[..head], Vec::new());
+    let body = match response.header("content-length") {
+        _ if is_head || response.status == 304 || response.status == 100 => 0,
+        "" => 0,
+        length => length.parse().expect("a length"),
+    };
+    (bytes.len() >= head + body).then_some(head + body)
+}
+
+fn parse(head: &[u8], body: Vec<u8>) -> Response {
+    let head = std::str::from_utf8(head).expect("text");
+    let mut lines = head.split("\r\n");
+    let status = lines.next().and_then(|line| line.split(' ').nth(1)).expect("a status line");
+    let mut headers = HeaderMap::new();
+    for (name, value) in lines.filter_map(|line| line.split_once(": ")) {
+        let name: http::HeaderName = name.parse().expect("a name");
+        headers.append(name, value.parse().expect("a value"));
+    }
+    Response { status: status.parse().expect("a status"), headers, body }
+}

@@ -1,0 +1,159 @@
+//! When a connection has been quiet for too long. A peer that sends nothing, sends its head in
+//! drips, stalls in a body or does not take its answer must not hold a connection for ever.
+//!
+//! Each wait has the moment at which it began; progress ends it. One timer a connection looks at
+//! the earliest deadline. Time that the server itself needs counts for nobody.
+
+use std::cell::Cell;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use basalt_engine::seam::{Moment, Runtime};
+
+use crate::object::error::SourceError;
+
+/// How long a connection may wait for its peer.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// Between two requests.
+    pub idle: Duration,
+    /// From the first byte of a head to its last.
+    pub head: Duration,
+    /// For the next bytes of a body.
+    pub body: Duration,
+    /// For the peer to take bytes of an answer.
+    pub write: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self {
+            idle: Duration::from_secs(90),
+            head: Duration::from_secs(20),
+            body: Duration::from_secs(60),
+            write: Duration::from_secs(60),
+        }
+    }
+}
+
+/// What to do when a deadline has passed.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Progress was made since; look again later.
+    Wait,
+    /// The request is told by its body; the connection lives until it is answered.
+    BodyTimedOut,
+    Close,
+}
+
+pub(super) struct Watch<R> {
+    runtime: R,
+    patience: Patience,
+    idle_since: Cell<Option<Moment>>,
+    head_since: Cell<Option<Moment>>,
+    body_since: Cell<Option<Moment>>,
+    write_since: Cell<Option<Moment>>,
+    body_waker: Cell<Option<Waker>>,
+    body_timed_out: Cell<bool>,
+}
+
+impl<R: Runtime> Watch<R> {
+    pub(super) fn new(runtime: R, patience: Patience) -> Self {
+        let idle_since = Cell::new(Some(runtime.now()));
+        Self {
+            runtime,
+            patience,
+            idle_since,
+            head_since: Cell::new(None),
+            body_since: Cell::new(None),
+            write_since: Cell::new(None),
+            body_waker: Cell::new(None),
+            body_timed_out: Cell::new(false),
+        }
+    }
+
+    /// Bytes arrived. Between two requests they begin a head.
+    pub(super) fn read_progress(&self) {
+        if self.idle_since.take().is_some() {
+            self.head_since.set(Some(self.runtime.now()));
+        }
+    }
+
+    pub(super) fn request_begins(&self) {
+        self.idle_since.set(None);
+        self.head_since.set(None);
+    }
+
+    pub(super) fn request_ends(&self) {
+        self.idle_since.set(Some(self.runtime.now()));
+    }
+
+    pub(super) fn write_waits(&self) {
+        if self.write_since.get().is_none() {
+            self.write_since.set(Some(self.runtime.now()));
+        }
+    }
+
+    pub(super) fn write_progress(&self) {
+        self.write_since.set(None);
+    }
+
+    /// Polls for bytes of the body, and fails once they did not come in time.
+    pub(super) fn poll_body<T>(
+        &self,
+        task: &mut Context<'_>,
+        poll: impl FnOnce(&mut Context<'_>) -> Poll<T>,
+    ) -> Poll<Result<T, SourceError>> {
+        match poll(task) {
+            Poll::Ready(value) => {
+                self.body_since.set(None);
+                Poll::Ready(Ok(value))
+            }
+            Poll::Pending if self.body_timed_out.get() => Poll::Ready(Err(SourceError::TimedOut)),
+            Poll::Pending => {
+                if self.body_since.get().is_none() {
+                    self.body_since.set(Some(self.runtime.now()));
+                }
+                self.body_waker.set(Some(task.waker().clone()));
+                Poll::Pending
+            }
+        }
+    }
+
+    /// How long until the earliest deadline could pass.
+    pub(super) fn rest(&self) -> Duration {
+        let now = self.runtime.now();
+        let rests = self.waits().map(|(since, patience)| {
+            since.map_or(patience, |since| patience.saturating_sub(now.since(since)))
+        });
+        rests.into_iter().min().expect("there are four")
+    }
+
+    pub(super) fn verdict(&self) -> Verdict {
+        let now = self.runtime.now();
+        let [idle, head, body, write] = self
+            .waits()
+            .map(|(since, patience)| since.is_some_and(|since| now.since(since) >= patience));
+        if idle || head || write {
+            return Verdict::Close;
+        }
+        if body {
+            self.body_since.set(None);
+            self.body_timed_out.set(true);
+            if let Some(waker) = self.body_waker.take() {
+                waker.wake();
+            }
+            return Verdict::BodyTimedOut;
+        }
+        Verdict::Wait
+    }
+
+    fn waits(&self) -> [(Option<Moment>, Duration); 4] {
+        [
+            (self.idle_since.get(), self.patience.idle),
+            (self.head_since.get(), self.patience.head),
+            (self.body_since.get(), self.patience.body),
+            (self.write_since.get(), self.patience.write),
+        ]
+    }
+}

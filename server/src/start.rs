@@ -1,0 +1,128 @@
+//! From settings to a running node: looks at the machine, and makes what a first start makes.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use basalt_engine::Error;
+use basalt_engine::runtime::{Options, StartError};
+use sha2::{Digest, Sha256};
+
+use crate::config::{ServerConfig, Settings};
+use crate::node::drives::{self, Drive};
+use crate::node::formation::Refusal as FormationRefusal;
+use crate::node::{self, NodeConfig, StartFailure};
+use crate::refusal::Refusal;
+use crate::{banner, credentials, memory, s3};
+
+/// Examines the drives and settles the root user. What an operator should know goes to the log.
+pub fn prepare(settings: Settings) -> Result<ServerConfig, Refusal> {
+    for warning in &settings.warnings {
+        tracing::warn!("{warning}");
+    }
+    let paths: Vec<PathBuf> = settings.topology.drives().cloned().collect();
+    let examination = drives::examine(&paths, settings.allow_buffered)?;
+    for warning in &examination.warnings {
+        tracing::warn!("{warning}");
+    }
+    // Made while the drives are still locked, so that of two first starts only one makes them.
+    let credentials = match settings.credentials {
+        Some(given) => given,
+        None => credentials::kept_or_made(&paths[0])?,
+    };
+    Ok(ServerConfig {
+        topology: settings.topology,
+        drives: examination.drives,
+        parity: settings.parity,
+        credentials,
+        listen: settings.listen,
+        region: settings.region,
+        public_metrics: settings.public_metrics,
+        output: settings.output,
+    })
+}
+
+/// Serves until it is told to stop.
+pub fn serve(config: ServerConfig) -> Result<(), Refusal> {
+    let node = node_config(&config);
+    let config = Arc::new(config);
+    node::run(node, move |_| banner::announce(&config)).map_err(refusal_of)
+}
+
+fn node_config(config: &ServerConfig) -> NodeConfig {
+    let cores = Options::for_this_machine(0).cores;
+    NodeConfig {
+        sets: config.sets().map(<[Drive]>::to_vec).collect(),
+        parity: config.parity.clone(),
+        address: config.listen,
+        cores,
+        arena_bytes: memory::arena_bytes(cores),
+        settings: s3::Settings {
+            credentials: s3::Credentials::new(&config.credentials.user, &config.credentials.secret),
+            region: config.region.clone(),
+            host_id: host_id(),
+            patience: s3::Patience::default(),
+        },
+        public_metrics: config.public_metrics,
+    }
+}
+
+/// Tells servers apart in answers without telling their names.
+fn host_id() -> String {
+    let name = std::fs::read("/proc/sys/kernel/hostname").unwrap_or_default();
+    Sha256::digest(name).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn refusal_of(failure: StartFailure) -> Refusal {
+    let cause = failure.to_string();
+    match failure {
+        StartFailure::Cores(StartError::Refused(limit)) => {
+            Refusal::machine("the cores cannot start", limit.reason, limit.remedy)
+        }
+        StartFailure::Cores(_) => Refusal::machine(
+            "the cores cannot start",
+            cause,
+            "give the process more memory, processors or open files, as the cause says",
+        ),
+        StartFailure::Formation(refusal) => {
+            Refusal::machine("the drives are no deployment", cause, formation_remedy(&refusal))
+        }
+        StartFailure::Drive { drive, error: Error::Refused { reason, remedy, .. } } => {
+            Refusal::machine(format!("{drive} cannot be formatted"), reason, remedy)
+        }
+        StartFailure::Drive { drive, error } => Refusal::machine(
+            format!("{drive} cannot be formatted"),
+            error.to_string(),
+            "check the drive and its file system (dmesg tells of device errors)",
+        ),
+        StartFailure::Address { address, .. } => Refusal::machine(
+            format!("nothing can be served on {address}"),
+            cause,
+            "stop what uses the port, or choose another address with --address",
+        ),
+        StartFailure::CoreFailed(_) => Refusal::machine(
+            "the node stopped by itself",
+            cause,
+            "this is a defect: start it again, and report the log lines before this one",
+        ),
+        StartFailure::Signals(_) => Refusal::machine(
+            "the node cannot start",
+            cause,
+            "check the limits of the process (ulimit -a)",
+        ),
+    }
+}
+
+fn formation_remedy(refusal: &FormationRefusal) -> &'static str {
+    match refusal {
+        FormationRefusal::NotAllBlank { .. } => {
+            "make every drive available for the first start, and empty those that are to be new"
+        }
+        FormationRefusal::SeveralDeployments { .. } => {
+            "name the drives of one deployment only, in the order that it was formed with"
+        }
+        FormationRefusal::OtherSetSize { .. } => {
+            "name the same drives as when the deployment was formed, and choose its set size with \
+             BASALT_ERASURE_SET_DRIVE_COUNT if it was chosen then"
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! The built binary: what it refuses, with which exit code, and its help.
+
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+/// Runs with this environment alone, in `directory`.
+fn basalt(directory: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_basalt"))
+        .args(arguments)
+        .env_clear()
+        .envs(variables.iter().copied())
+        .current_dir(directory)
+        .stdin(Stdio::null())
+        .output()
+        .expect("the binary runs")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).expect("UTF-8")
+}
+
+/// Runs a command line that must be refused; returns the exit code and what was said.
+fn refusal(directory: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> (i32, String) {
+    let output = basalt(directory, arguments, variables);
+    assert!(!output.status.success(), "{arguments:?} was not refused");
+    (output.status.code().expect("an exit code"), text(&output.stderr))
+}
+
+#[test]
+fn help_is_as_reviewed() {
+    let place = tempfile::tempdir().unwrap();
+    let output = basalt(place.path(), &["server", "--help"], &[]);
+    assert!(output.status.success());
+    assert_eq!(
+        text(&output.stdout),
+        include_str!("help-server.txt"),
+        "after a review: basalt server --help </dev/null | cat > server/tests/help-server.txt"
+    );
+    let version = text(&basalt(place.path(), &["--version"], &[]).stdout);
+    assert_eq!(version.trim(), format!("basalt {}", env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn a_wrong_command_line_ends_with_two() {
+    let place = tempfile::tempdir().unwrap();
+    for (arguments, expected) in [
+        (&["server"][..], "no drive is named"),
+        (&["server", "/"], "root directory"),
+        (&["server", "/data{1...17}"], "name 16 or 18 drives"),
+        (&["server", "/data{1..4}"], "exactly three dots"),
+        (&["server", "/a{1...4}", "/b"], "with and without ellipses"),
+        (&["server", "/a", "/a/"], "more than once"),
+        (&["server", "http://node{1...4}/d{1...4}"], "this release serves one node"),
+        (&["server", "10.0.0.1:9000/d"], "without its scheme"),
+        (&["server", "--address", "9000", "/data"], "no port"),
+        (&["server", "--adress", ":9000", "/data"], "'--address'"),
+        (&["server", "--sftp", "address=:8022", "/data"], "--sftp"),
+        (&["inspect", "/data", "--key", "bucket"], "BUCKET/KEY"),
+    ] {
+        let (code, said) = refusal(place.path(), arguments, &[]);
+        assert_eq!(code, 2, "{arguments:?} said\n{said}");
+        assert!(said.contains(expected), "{arguments:?} said\n{said}");
+    }
+}
+
+#[test]
+fn a_wrong_environment_ends_with_two() {
+    let place = tempfile::tempdir().unwrap();
+    for (variables, expected) in [
+        (&[("MINIO_ROOT_USER", "operator")][..], "only half given"),
+        (&[("MINIO_ROOT_USER", "ab"), ("MINIO_ROOT_PASSWORD", "12345678")], "3 characters"),
+        (&[("MINIO_STORAGE_CLASS_STANDARD", "EC:3")], "at most 2"),
+        (&[("MINIO_STORAGE_CLASS_RRS", "RS:1")], "only scheme is EC"),
+        (&[("MINIO_ERASURE_SET_DRIVE_COUNT", "3")], "2, 4 would be"),
+        (&[("BASALT_LOG", "loud=very")], "is not a filter"),
+        (&[("MINIO_VOLUMES", "/d{4...1}")], "backwards"),
+    ] {
+        let (code, said) = refusal(place.path(), &["server", "d{1...4}"], variables);
+        assert_eq!(code, 2, "{variables:?} said\n{said}");
+        assert!(said.contains(expected), "{variables:?} said\n{said}");
+    }
+    assert_eq!(std::fs::read_dir(place.path()).unwrap().count(), 0, "nothing was made");
+}
+
+#[test]
+fn a_foreign_directory_ends_with_one_and_keeps_its_files() {
+    let place = tempfile::tempdir().unwrap();
+    let letter = place.path().join("d1/letter.txt");
+    std::fs::create_dir(place.path().join("d1")).unwrap();
+    std::fs::write(&letter, "dear all").unwrap();
+    let (code, said) = refusal(place.path(), &["server", "--allow-buffered", "d1"], &[]);
+    assert_eq!(code, 1, "{said}");
+    for expected in ["error: ", "d1 cannot be a drive", "cause: ", "letter.txt", "remedy: "] {
+        assert!(said.contains(expected), "no {expected:?} in\n{said}");
+    }
+    assert_eq!(std::fs::read(&letter).unwrap(), b"dear all");
+}
+
+#[test]
+fn refusals_are_json_where_logs_are() {
+    let place = tempfile::tempdir().unwrap();
+    let (code, said) = refusal(place.path(), &["server", "--json", "/"], &[]);
+    assert_eq!(code, 2);
+    let line = said.trim();
+    assert!(line.starts_with('{') && line.ends_with('}') && !line.contains('\n'), "{said}");
+    assert!(line.contains("\"cause\":") && line.contains("\"remedy\":"), "{said}");
+}
+
+#[test]
+fn only_a_stopped_drive_is_inspected() {
+    let place = tempfile::tempdir().unwrap();
+    let (code, said) = refusal(place.path(), &["inspect", "."], &[]);
+    assert_eq!(code, 1);
+    assert!(said.contains("it has no basalt.data"), "{said}");
+    std::fs::write(place.path().join("basalt.data"), "x").unwrap();
+    let lock = std::fs::File::open(place.path()).unwrap();
+    lock.try_lock().unwrap();
+    let (code, said) = refusal(place.path(), &["inspect", "."], &[]);
+    assert_eq!(code, 1);
+    assert!(said.contains("is in use") && said.contains("process"), "{said}");
+}
+
+/// A server that is killed when the test ends before it is stopped.
+struct Running(std::process::Child);
+
+impl Running {
+    /// Starts one on `d1` to `d4` of `directory` and waits for its start-up text.
+    fn start(directory: &Path, address: &str) -> (Self, String) {
+        use std::io::{BufRead, BufReader};
+        let child = Command::new(env!("CARGO_BIN_EXE_basalt"))
+            .args(["server", "--allow-buffered", "--address", address, "d{1...4}"])
+            .env_clear()
+            .current_dir(directory)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("the binary runs");
+        let mut running = Self(child);
+        let out = running.0.stdout.take().expect("piped");
+        let lines = BufReader::new(out).lines().map(|line| line.expect("UTF-8"));
+        let mut said: Vec<String> = Vec::new();
+        for line in lines {
+            let last = line.contains("mc alias set");
+            said.push(line);
+            if last {
+                return (running, said.join("\n"));
+            }
+        }
+        panic!("it did not start: {said:?}");
+    }
+
+    /// Asks it to end, and waits until it has.
+    fn stop(mut self) {
+        let process = rustix::process::Pid::from_child(&self.0);
+        rustix::process::kill_process(process, rustix::process::Signal::TERM).expect("it runs");
+        assert!(self.0.wait().expect("it ends").success());
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn free_address() -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    listener.local_addr().expect("an address").to_string()
+}
+
+#[test]
+fn a_server_starts_stops_starts_again_and_its_drives_can_be_inspected() {
+    let place = tempfile::tempdir().unwrap();
+    let (first, said) = Running::start(place.path(), &free_address());
+    assert!(said.contains("4 drives in 1 set of 4"), "{said}");
+    assert!(said.contains("shown this once"), "{said}");
+    let (code, refused) = refusal(place.path(), &["inspect", "d1"], &[]);
+    assert_eq!(code, 1);
+    assert!(refused.contains("is in use"), "{refused}");
+    first.stop();
+
+    let output = basalt(place.path(), &["inspect", "d2", "--verify"], &[]);
+    let said = text(&output.stdout);
+    assert!(output.status.success(), "{said}\n{}", text(&output.stderr));
+    assert!(said.contains("place        set 0, position 1"), "{said}");
+    assert!(said.contains("4 of 4 copies whole") && said.contains("0 corrupt"), "{said}");
+    let output = basalt(place.path(), &["inspect", "d2", "--key", "photos/a"], &[]);
+    assert!(text(&output.stdout).contains("knows nothing of it"));
+
+    let (second, said) = Running::start(place.path(), &free_address());
+    assert!(!said.contains("shown this once") && said.contains(".basalt-root-d1"), "{said}");
+    second.stop();
+}
