@@ -1,0 +1,64 @@
+//! The simulation of a node over its drives: thousands of seeds, each a whole run.
+//!
+//! `BASALT_SEED=n` runs one seed, `BASALT_SEEDS=n` another number of them.
+
+use std::cell::Cell;
+use std::time::Duration;
+
+use basalt_engine::sim::check_seeds;
+use basalt_tests::world;
+
+/// Seeds of a run without further orders.
+const SEEDS: u64 = 2_000;
+/// One seed of so many is run twice, to see that nothing but the seed decides.
+const TWICE: u64 = 50;
+
+#[test]
+fn every_seed_holds_the_invariants() {
+    if std::env::var("BASALT_TRACE").is_ok() {
+        tracing_subscriber::fmt().with_max_level(tracing::Level::DEBUG).without_time().init();
+    }
+    let totals = Totals::default();
+    check_seeds("every_seed_holds_the_invariants", SEEDS, |seed| {
+        let ran = world::run(seed);
+        totals.add(&ran);
+        if seed % TWICE == 0 {
+            let again = world::run(seed);
+            assert_eq!(ran.event_hash, again.event_hash, "something besides the seed decides");
+        }
+    });
+    println!("{totals}");
+}
+
+#[derive(Default)]
+struct Totals {
+    seeds: Cell<u64>,
+    operations: Cell<u64>,
+    took: Cell<Duration>,
+    checked: Cell<u64>,
+    given_up: Cell<u64>,
+}
+
+impl Totals {
+    fn add(&self, ran: &world::Ran) {
+        self.seeds.set(self.seeds.get() + 1);
+        self.operations.set(self.operations.get() + ran.operations);
+        self.took.set(self.took.get() + ran.took);
+        self.checked.set(self.checked.get() + ran.checked);
+        self.given_up.set(self.given_up.get() + ran.given_up);
+    }
+}
+
+impl std::fmt::Display for Totals {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let hours = self.took.get().as_secs_f64() / 3600.0;
+        write!(
+            f,
+            "{} seeds, {} operations, {hours:.1} virtual hours; {} histories checked, {} given up",
+            self.seeds.get(),
+            self.operations.get(),
+            self.checked.get(),
+            self.given_up.get()
+        )
+    }
+}

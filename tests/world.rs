@@ -1,0 +1,304 @@
+//! A node over simulated drives, its clients and what goes wrong with it: one seed is one whole run,
+//! in one thread and virtual time. It runs the code that serves: the object layer, hosts, upkeep,
+//! membership, drives.
+//!
+//! A run: found the deployment; clients work while the nemesis strikes; everything is put right; the
+//! node has to come to rest within a bound; everything is read once more. Then the clients' histories
+//! are checked. While it runs, the drives are looked at from time to time.
+
+pub mod clients;
+pub mod history;
+pub mod inspect;
+pub mod mailbox;
+pub mod nemesis;
+pub mod node;
+pub mod place;
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::Duration;
+
+use basalt_engine::seam::{Clock, Moment, Spawn};
+use basalt_engine::sim::{Latency, Prng, SimRuntime, Simulation};
+
+use basalt_net::quorum::Quorums;
+use clients::{Client, Shared, Weights, Workload};
+use history::Checked;
+use inspect::Inspector;
+use mailbox::{Tamper, Wire};
+use nemesis::{Fault, Nemesis};
+use node::{Machine, Places};
+use place::Place;
+
+/// After everything is put right, the node has to be at rest within this.
+const REST_MAX: Duration = Duration::from_secs(400);
+/// Steps of one run; far above what the longest takes.
+const STEPS_MAX: u64 = 60_000_000;
+
+/// Everything that a seed draws before a run begins.
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub sets: usize,
+    pub drives: usize,
+    pub parity: u8,
+    pub cores: usize,
+    pub workload: Workload,
+    pub faults: Vec<Fault>,
+    pub strikes: usize,
+    pub strike_interval: Duration,
+    pub wire: Wire,
+    pub slow_disks: bool,
+    /// Segments that a drive has room for.
+    pub segments: u64,
+}
+
+impl Options {
+    pub fn draw(prng: &mut Prng) -> Self {
+        let drives = [1, 2, 3, 4, 4, 4, 5, 6, 8, 16][prng.index(10)];
+        let parity = match drives {
+            1 => 0,
+            2 | 3 => 1,
+            4 | 5 => [1, 2, 2][prng.index(3)],
+            6 | 8 => [2, 3][prng.index(2)],
+            _ => 4,
+        };
+        let faults = match prng.below(8) {
+            0 => Vec::new(),
+            _ => {
+                let chance = [150_000, 300_000, 600_000][prng.index(3)];
+                Fault::ALL.into_iter().filter(|_| prng.chance(chance)).collect()
+            }
+        };
+        Self {
+            sets: if drives <= 6 && prng.below(6) == 0 { 2 } else { 1 },
+            drives,
+            parity,
+            cores: 1 + prng.index(3),
+            workload: draw_workload(prng),
+            faults,
+            strikes: 1 + prng.index(6),
+            strike_interval: Duration::from_millis([30, 300, 2_000][prng.index(3)]),
+            wire: draw_wire(prng),
+            slow_disks: prng.below(5) == 0,
+            segments: 60,
+        }
+    }
+}
+
+fn draw_workload(prng: &mut Prng) -> Workload {
+    let mut weight = |most: u64| prng.below(most + 1);
+    let weights = Weights {
+        put: 4 + weight(6),
+        put_conditional: weight(4),
+        delete: 1 + weight(3),
+        get: 3 + weight(4),
+        head: weight(2),
+        list: weight(2),
+        multipart: weight(1),
+        bucket: weight(1),
+    };
+    Workload {
+        clients: 1 + prng.index(5),
+        operations: 4 + prng.index(16),
+        keys: [1, 2, 4, 8, 10][prng.index(5)],
+        pause: Duration::from_millis([1, 20, 500][prng.index(3)]),
+        bytes_max: [COPY, COPY, 70_000, 700_000, 4 << 20][prng.index(5)],
+        weights,
+    }
+}
+
+const COPY: u64 = basalt_engine::record::COPY_BYTES_MAX;
+
+fn draw_wire(prng: &mut Prng) -> Wire {
+    match prng.below(3) {
+        0 => Wire::sound(),
+        1 => Wire {
+            delay: Duration::from_micros(1)..Duration::from_millis(2),
+            slow_ppm: 10_000,
+            slow: Duration::from_millis(1)..Duration::from_millis(80),
+            ..Wire::sound()
+        },
+        _ => Wire {
+            delay: Duration::from_micros(1)..Duration::from_micros(300),
+            slow_ppm: 30_000,
+            slow: Duration::from_millis(1)..Duration::from_secs(2),
+            ..Wire::sound()
+        },
+    }
+}
+
+/// What a run came to.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Ran {
+    pub event_hash: u64,
+    pub operations: u64,
+    /// Virtual time.
+    pub took: Duration,
+    pub checked: u64,
+    /// Registers whose history had too many open ends.
+    pub given_up: u64,
+}
+
+/// Runs one seed. Panics where an invariant does not hold.
+pub fn run(seed: u64) -> Ran {
+    run_with(seed, None, Quorums::of, |_| {})
+}
+
+/// As [`run`], with something that changes messages, other quorums, and other options than the
+/// seed's.
+pub fn run_with(
+    seed: u64,
+    tamper: Option<Rc<dyn Tamper>>,
+    quorums: fn(usize) -> Quorums,
+    adjust: impl FnOnce(&mut Options),
+) -> Ran {
+    let mut prng = Prng::new(seed ^ 0x5e1_0000);
+    let mut options = Options::draw(&mut prng);
+    adjust(&mut options);
+    let told = Told(format!("{options:?}"));
+    let simulation = Simulation::new(seed);
+    simulation.set_step_budget(STEPS_MAX);
+    let root = simulation.group();
+    let shared = Shared::new(options.workload.clone());
+    let machine = machine(&options, &mut prng, tamper, quorums);
+    let script = script(root.clone(), machine, shared.clone(), options, prng);
+    simulation.block_on(&root, script);
+    let mut ran = Ran {
+        event_hash: simulation.event_hash(),
+        operations: shared.operations(),
+        took: simulation.now().since(Moment(0)),
+        ..Ran::default()
+    };
+    for (name, register) in shared.registers() {
+        match register.check() {
+            Checked::Explained => ran.checked += 1,
+            Checked::GaveUp => ran.given_up += 1,
+            Checked::Violation(told) => panic!("no order explains {name:?}:\n{told}"),
+        }
+    }
+    drop(told);
+    ran
+}
+
+/// Says what a run drew, if it fails.
+struct Told(String);
+
+impl Drop for Told {
+    #[expect(clippy::print_stderr, reason = "a failed run tells its reader what it was")]
+    fn drop(&mut self) {
+        if std::thread::panicking() && std::env::var("BASALT_QUIET").is_err() {
+            eprintln!("{}", self.0);
+        }
+    }
+}
+
+fn machine(
+    options: &Options,
+    prng: &mut Prng,
+    tamper: Option<Rc<dyn Tamper>>,
+    quorums: fn(usize) -> Quorums,
+) -> Machine {
+    let latency = match options.slow_disks {
+        true => Latency::default().times(20),
+        false => Latency::default(),
+    };
+    let mut places = Vec::new();
+    for set in 0..options.sets {
+        let place = |position: usize| {
+            let length = node::disk_length(options.segments);
+            let name = format!("set {set} drive {position}");
+            Rc::new(Place::new(name, prng.next_u64(), length, latency.clone()))
+        };
+        places.push((0..options.drives).map(place).collect());
+    }
+    Machine {
+        places: Rc::new(places),
+        cores: options.cores,
+        parity: options.parity,
+        sizes: node::sizes(),
+        wire: Rc::new(RefCell::new(options.wire.clone())),
+        tamper,
+        quorums,
+    }
+}
+
+async fn script(
+    runtime: SimRuntime,
+    machine: Machine,
+    shared: Rc<Shared>,
+    options: Options,
+    mut prng: Prng,
+) {
+    let nemesis = Nemesis {
+        runtime: runtime.clone(),
+        prng: prng.fork(),
+        victims: (0..options.sets).map(|_| prng.index(options.drives)).collect(),
+        machine,
+        shared: shared.clone(),
+        faults: options.faults.clone(),
+        interval: options.strike_interval,
+    };
+    let places = nemesis.machine.places.clone();
+    nemesis.start().await;
+    make_buckets(&shared).await;
+    let inspector = Rc::new(RefCell::new(Some(Inspector::default())));
+    let running = Rc::new(Cell::new(options.workload.clients + 1));
+    for number in 0..options.workload.clients {
+        let client = client(number, &runtime, &mut prng, &shared);
+        let running = running.clone();
+        runtime.spawn(async move {
+            client.run().await;
+            running.set(running.get() - 1);
+        });
+    }
+    let (ended, strikes) = (running.clone(), options.strikes);
+    runtime.spawn(async move {
+        nemesis.run(strikes).await;
+        ended.set(ended.get() - 1);
+    });
+    while running.get() > 0 {
+        let pause = prng.duration(Duration::from_millis(100)..Duration::from_secs(4));
+        runtime.sleep(pause).await;
+        look(&inspector, &shared).await;
+    }
+    come_to_rest(&runtime, &shared, &places).await;
+    look(&inspector, &shared).await;
+    client(options.workload.clients, &runtime, &mut prng, &shared).read_all().await;
+}
+
+fn client(number: usize, runtime: &SimRuntime, prng: &mut Prng, shared: &Rc<Shared>) -> Client {
+    Client { number, runtime: runtime.clone(), prng: prng.fork(), shared: shared.clone() }
+}
+
+async fn make_buckets(shared: &Rc<Shared>) {
+    let node = shared.node.borrow().clone().expect("it was started");
+    node.stores[0].create_bucket(clients::BUCKETS[0]).await.expect("a sound node makes buckets");
+}
+
+async fn look(inspector: &Rc<RefCell<Option<Inspector>>>, shared: &Rc<Shared>) {
+    let node = shared.node.borrow().clone();
+    let Some(node) = node else { return };
+    let mut inspector_now = inspector.take().expect("one look at a time");
+    inspector_now.look(&node.hosts).await;
+    inspector.replace(Some(inspector_now));
+}
+
+/// Waits until nothing is left to do, and exchanges drives that ask for it.
+async fn come_to_rest(runtime: &SimRuntime, shared: &Rc<Shared>, places: &Places) {
+    let deadline = runtime.now().plus(REST_MAX);
+    loop {
+        let node = shared.node.borrow().clone().expect("it was started again");
+        let unrest = inspect::unrest(&node.hosts).await;
+        if unrest.is_empty() {
+            return;
+        }
+        for ((set, position), (_, host)) in node.hosts.iter() {
+            if host.drive().is_some_and(|drive| drive.damaged().is_some()) {
+                places[usize::from(set.0)][usize::from(position.0)].exchange();
+            }
+        }
+        let late = runtime.now() >= deadline;
+        assert!(!late, "no rest after {REST_MAX:?}:\n{}", unrest.join("\n"));
+        runtime.sleep(Duration::from_secs(2)).await;
+    }
+}

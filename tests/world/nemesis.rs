@@ -1,0 +1,247 @@
+//! What goes wrong, and when: drawn from the seed, within what a set is built to survive.
+//!
+//! Crashes, power cuts, pauses and drives that come back with everything they had may hit any drive
+//! at any time. What destroys a drive's contents hits one drive of a set, and the next only after the
+//! set is whole again: that is what the acknowledgement of a PUT promises to survive.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use basalt_engine::seam::Clock;
+use basalt_engine::sim::{Prng, SimDisk, SimRuntime};
+
+use super::clients::Shared;
+use super::inspect;
+use super::mailbox::Wire;
+use super::node::{Machine, Node};
+
+/// What may happen in a run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fault {
+    PowerCut,
+    Kill,
+    Unplug,
+    Hang,
+    FlushFailure,
+    WriteError,
+    /// Blocks of payload cannot be read.
+    Unreadable,
+    /// Bits of payload change.
+    Rot,
+    /// The drive is exchanged for an empty one.
+    Exchange,
+    /// Foreign files stand where the drive was.
+    Overwrite,
+    /// Messages are lost for a while.
+    Loss,
+}
+
+impl Fault {
+    pub const ALL: [Self; 11] = [
+        Self::PowerCut,
+        Self::Kill,
+        Self::Unplug,
+        Self::Hang,
+        Self::FlushFailure,
+        Self::WriteError,
+        Self::Unreadable,
+        Self::Rot,
+        Self::Exchange,
+        Self::Overwrite,
+        Self::Loss,
+    ];
+}
+
+pub struct Nemesis {
+    pub runtime: SimRuntime,
+    pub prng: Prng,
+    pub machine: Machine,
+    pub shared: Rc<Shared>,
+    pub faults: Vec<Fault>,
+    pub interval: Duration,
+    /// The drive of each set that may lose what it holds.
+    pub victims: Vec<usize>,
+}
+
+impl Nemesis {
+    /// Does `count` things, then puts everything right.
+    pub async fn run(mut self, count: usize) {
+        for _ in 0..count {
+            let pause = self.prng.duration(self.interval / 4..self.interval * 2);
+            self.runtime.sleep(pause).await;
+            if self.faults.is_empty() {
+                continue;
+            }
+            let fault = self.faults[self.prng.index(self.faults.len())];
+            tracing::info!(now_us = self.runtime.now().0 / 1000, ?fault, "strike");
+            self.strike(fault).await;
+        }
+        self.heal().await;
+    }
+
+    async fn strike(&mut self, fault: Fault) {
+        let set = self.prng.index(self.machine.places.len());
+        let drives = self.machine.places[set].len();
+        let any = self.prng.index(drives);
+        let victim = self.victims[set];
+        let place = self.machine.places[set][any].clone();
+        let (short, long) = (Duration::from_millis(20), Duration::from_secs(8));
+        match fault {
+            Fault::PowerCut | Fault::Kill => self.crash(fault == Fault::PowerCut).await,
+            Fault::Unplug => {
+                place.unplug();
+                let pause = self.prng.duration(short..long);
+                self.later(pause, move || place.plug_in());
+            }
+            Fault::Hang => {
+                let Some(disk) = place.disk() else { return };
+                disk.stall();
+                let pause = self.prng.duration(short..long);
+                self.later(pause, move || disk.release());
+            }
+            Fault::FlushFailure => {
+                if let Some(disk) = place.disk() {
+                    disk.fail_flushes(1);
+                }
+            }
+            Fault::WriteError => {
+                let Some(disk) = place.disk() else { return };
+                disk.make_unwritable(256..256 + 256 + 20 * 288);
+                let pause = self.prng.duration(short..Duration::from_secs(1));
+                self.later(pause, move || disk.make_writable());
+            }
+            Fault::Unreadable | Fault::Rot => {
+                if drives == 1 {
+                    return;
+                }
+                let place = self.machine.places[set][victim].clone();
+                if let Some(disk) = place.disk() {
+                    self.spoil(&disk, fault == Fault::Rot);
+                }
+            }
+            Fault::Exchange | Fault::Overwrite => self.destroy(set, victim, fault).await,
+            Fault::Loss => {
+                let ppm = [1_000, 20_000, 200_000][self.prng.index(3)];
+                self.machine.wire.replace_with(|wire| Wire {
+                    refused_ppm: ppm,
+                    request_lost_ppm: ppm,
+                    reply_lost_ppm: ppm,
+                    ..wire.clone()
+                });
+                let wire = self.machine.wire.clone();
+                let pause = self.prng.duration(short..Duration::from_secs(3));
+                self.later(pause, move || calm(&wire));
+            }
+        }
+    }
+
+    fn later(&self, pause: Duration, event: impl FnOnce() + 'static) {
+        self.runtime.schedule(pause, event);
+    }
+
+    /// Payload goes bad; the superblock and the journal are left alone.
+    fn spoil(&mut self, disk: &SimDisk, rot: bool) {
+        let payload: Vec<u64> =
+            disk.written_blocks().into_iter().filter(|&block| block >= 256 + 256).collect();
+        if payload.is_empty() {
+            return;
+        }
+        for _ in 0..1 + self.prng.below(4) {
+            let block = payload[self.prng.index(payload.len())];
+            if rot {
+                disk.rot(block, self.prng.index(4096 * 8));
+            } else {
+                disk.make_unreadable(block..block + 1);
+            }
+        }
+    }
+
+    async fn destroy(&mut self, set: usize, drive: usize, fault: Fault) {
+        if self.machine.places[set].len() == 1 || !self.is_whole().await {
+            return;
+        }
+        let place = self.machine.places[set][drive].clone();
+        if fault == Fault::Exchange {
+            return place.exchange();
+        }
+        place.overwrite();
+        let pause = self.prng.duration(Duration::from_secs(1)..Duration::from_secs(6));
+        self.later(pause, move || {
+            if place.is_foreign() {
+                place.exchange();
+            }
+        });
+    }
+
+    /// Whether a drive may lose everything: the set has to be at rest, because an acknowledgement
+    /// survives one loss, and what was proposed but not acknowledged may need every shard it has.
+    async fn is_whole(&self) -> bool {
+        let node = self.shared.node.borrow().clone();
+        match node {
+            Some(node) => inspect::unrest(&node.hosts).await.is_empty(),
+            None => false,
+        }
+    }
+
+    async fn crash(&mut self, power: bool) {
+        let node = self.shared.node.replace(None);
+        if let Some(node) = node {
+            node.kill();
+        }
+        for place in self.machine.places.iter().flatten() {
+            if power {
+                place.power_cut();
+            }
+            // A hung process's disks answer the next one.
+            place.disk().iter().for_each(SimDisk::release);
+        }
+        let pause = self.prng.duration(Duration::from_millis(10)..Duration::from_secs(3));
+        self.runtime.sleep(pause).await;
+        self.start().await;
+    }
+
+    pub async fn start(&self) {
+        loop {
+            // A new group is a new process.
+            let group = self.runtime.subgroup();
+            match Node::start(&self.machine, group.clone()).await {
+                Ok(node) => {
+                    self.shared.node.replace(Some(Rc::new(node)));
+                    return;
+                }
+                Err(_) => {
+                    group.stop();
+                    self.runtime.sleep(Duration::from_secs(1)).await;
+                }
+            }
+        }
+    }
+
+    async fn heal(&mut self) {
+        calm(&self.machine.wire);
+        for place in self.machine.places.iter().flatten() {
+            if place.is_foreign() {
+                place.exchange();
+            }
+            place.plug_in();
+            if let Some(disk) = place.disk() {
+                disk.release();
+                disk.make_writable();
+                disk.fail_flushes(0);
+            }
+        }
+        if self.shared.node.borrow().is_none() {
+            self.start().await;
+        }
+    }
+}
+
+fn calm(wire: &RefCell<Wire>) {
+    wire.replace_with(|wire| Wire {
+        refused_ppm: 0,
+        request_lost_ppm: 0,
+        reply_lost_ppm: 0,
+        ..wire.clone()
+    });
+}
