@@ -1,0 +1,1 @@
+//! Benchmarks of single parts live in the bench targets beside this file.
