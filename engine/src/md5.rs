@@ -21,7 +21,7 @@ pub const READY_BYTES: usize = 256 << 10;
 /// More than this is never left waiting.
 pub const HELD_BYTES_MAX: usize = 1 << 20;
 /// Streams from which on lanes are faster than one stream after the other.
-const LANES_WORTH: usize = 3;
+const LANES_WORTH: usize = 2;
 
 const START: State = [0x6745_2301, 0xefcd_ab89, 0x98ba_dcfe, 0x1032_5476];
 
