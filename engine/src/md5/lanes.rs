@@ -5,7 +5,7 @@
 //! `unsafe` stands here for two reasons only: vector instructions that were found to be there, and
 //! loads of whole blocks from slices whose length was checked.
 
-#![expect(clippy::wildcard_imports, reason = "every instruction used would be a name to import")]
+#![allow(clippy::wildcard_imports, reason = "every instruction used would be a name to import")]
 
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::*;
