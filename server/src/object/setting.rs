@@ -54,7 +54,7 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
         let mut body = stage::Whole::new(value);
         let staged = match layout {
             Some(layout) => stage::stage(self, &key, operation, layout, &mut body).await?,
-            None => stage::stage_nothing(&mut body).await?,
+            None => stage::stage_nothing(self, &mut body).await?,
         };
         let record = Record::encode(&Fields {
             operation,

@@ -11,6 +11,7 @@ use basalt_net::quorum::{self, Quorums};
 
 use super::api::StorageClass;
 use super::error::{Error, Result};
+use super::hashing::Hashing;
 use super::layout::Spread;
 use crate::placement;
 
@@ -51,6 +52,7 @@ struct Core<M, R> {
     /// Places where a drive stands that waits to join its set, one bit each, for each set.
     candidates: RefCell<Vec<u16>>,
     degraded_reads: Cell<u64>,
+    hashing: Hashing,
 }
 
 /// Where a key lives.
@@ -85,12 +87,16 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
             maps: RefCell::new(deployment.maps),
             candidates,
             degraded_reads: Cell::new(0),
+            hashing: Hashing::default(),
         };
         Self { core: Rc::new(core) }
     }
 
     pub fn runtime(&self) -> &R {
         &self.core.runtime
+    }
+    pub(super) fn hashing(&self) -> &Hashing {
+        &self.core.hashing
     }
     pub fn mailbox(&self) -> &M {
         &self.core.mailbox
