@@ -150,6 +150,7 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
             return Err(Error::Conflict);
         }
         if let Ok(true) = emptied {
+            self.remove_settings(incarnation).await?;
             let write =
                 Write::tombstone(bucket_key(name), self.tombstone(), before.condition(), &before);
             return self.write_key(SYSTEM_SET, write).await.map_err(conflict);

@@ -133,7 +133,7 @@ impl Range {
         Self::from(set, prefix, None)
     }
 
-    fn from(set: SetIndex, prefix: Key, after: Option<ListAfter>) -> Self {
+    pub(super) fn from(set: SetIndex, prefix: Key, after: Option<ListAfter>) -> Self {
         let found = VecDeque::new();
         Self { set, prefix, delimiter: None, limit: PAGE_KEYS, next: Some(after), found }
     }

@@ -75,6 +75,8 @@ pub(super) struct Write {
     before: KeyRead,
     /// Nothing is written where nothing is live.
     removes: bool,
+    /// Its payloads are named by a record that is decided: nothing is left behind.
+    restates: bool,
 }
 
 impl Write {
@@ -86,7 +88,19 @@ impl Write {
         before: &KeyRead,
         copy: Option<SmallShard>,
     ) -> Self {
-        Self { key, record, copy, condition, before: before.clone(), removes: false }
+        let before = before.clone();
+        Self { key, record, copy, condition, before, removes: false, restates: false }
+    }
+
+    /// The version that is there, described anew: its payloads are those of the present record.
+    pub(super) fn restated(
+        key: Key,
+        record: Record,
+        before: &KeyRead,
+        copy: Option<SmallShard>,
+    ) -> Self {
+        let condition = Condition::Version(record.version());
+        Self { restates: true, ..Self::staged(key, record, condition, before, copy) }
     }
 
     /// A record that ends the key's life.
@@ -97,7 +111,7 @@ impl Write {
         before: &KeyRead,
     ) -> Self {
         let before = before.clone();
-        Self { key, record, copy: None, condition, before, removes: true }
+        Self { key, record, copy: None, condition, before, removes: true, restates: false }
     }
 }
 
@@ -264,7 +278,7 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
     }
 
     async fn write_to_end(&self, set: SetIndex, write: Write) -> Result<()> {
-        let Write { key, record, copy, condition, before, removes } = write;
+        let Write { key, record, copy, condition, before, removes, .. } = write;
         let own = Value { record, copy };
         let mut found = before.found;
         for _ in 0..MAPS_MAX {
@@ -450,7 +464,7 @@ fn is_certain(error: &Error) -> bool {
 /// The staged payloads that a write would leave behind if it did not happen: a fresh PUT's. Parts that
 /// a completion names belong to their parts' records.
 fn staged_payloads(write: &Write) -> Vec<(PayloadId, Vec<DriveIndex>)> {
-    if write.record.etag().parts > 0 {
+    if write.record.etag().parts > 0 || write.restates {
         return Vec::new();
     }
     write
