@@ -201,10 +201,11 @@ fn a_server_starts_stops_starts_again_and_its_drives_can_be_inspected() {
 
 /// Writes a fresh certificate for localhost and its key into `directory`; returns the certificate.
 fn write_certificate(directory: &Path) -> rustls::pki_types::CertificateDer<'static> {
-    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("made");
     // The key first: a pair that does not match is reported, and looked at again once it changes.
-    std::fs::write(directory.join("private.key"), made.signing_key.serialize_pem()).unwrap();
-    std::fs::write(directory.join("public.crt"), made.cert.pem()).unwrap();
+    std::fs::write(directory.join("private.key"), made.signing_key.serialize_pem())
+        .expect("written");
+    std::fs::write(directory.join("public.crt"), made.cert.pem()).expect("written");
     made.cert.der().clone()
 }
 
@@ -215,11 +216,11 @@ fn ask_securely(
 ) -> std::io::Result<String> {
     use std::io::{Read, Write};
     let mut roots = rustls::RootCertStore::empty();
-    roots.add(certificate.clone()).unwrap();
+    roots.add(certificate.clone()).expect("a certificate");
     let config =
         rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
-    let name = "localhost".try_into().unwrap();
-    let connection = rustls::ClientConnection::new(config.into(), name).unwrap();
+    let name = "localhost".try_into().expect("a name");
+    let connection = rustls::ClientConnection::new(config.into(), name).expect("made");
     let socket = std::net::TcpStream::connect(address)?;
     let mut stream = rustls::StreamOwned::new(connection, socket);
     let request = "GET /minio/health/live HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
