@@ -25,6 +25,9 @@ const IN_FLIGHT: usize = 8;
 /// Between two looks for orphans, and how long one of this life has to be there to count as one.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(20);
 const ORPHAN_AGE: Duration = Duration::from_secs(60);
+/// A shard of which nothing came for this long is not being written any more; even a slow client has
+/// filled a window by then.
+const STAGING_IDLE_MAX: Duration = Duration::from_secs(3600);
 /// Between two lines about progress.
 const REPORT_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -60,11 +63,17 @@ async fn sweep<M: Mailbox, R: Runtime>(
     for drive in (0..drives).map(DriveIndex) {
         // A drive that does not answer is asked again next time.
         let Ok(orphans) = store.orphans(set, drive).await else { continue };
-        for orphan in orphans.into_iter().filter(|orphan| orphan.sealed) {
+        for orphan in orphans {
             let place = (drive, orphan.payload);
             let since = before.get(&place).copied().unwrap_or(now);
-            seen.insert(place, since);
-            if !orphan.former_life && now.since(since) < ORPHAN_AGE {
+            if orphan.sealed {
+                seen.insert(place, since);
+            }
+            let ripe = match orphan.sealed {
+                true => orphan.former_life || now.since(since) >= ORPHAN_AGE,
+                false => orphan.idle >= STAGING_IDLE_MAX,
+            };
+            if !ripe {
                 continue;
             }
             match store.free_orphan(set, drive, &orphan).await {
