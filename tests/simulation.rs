@@ -1,6 +1,7 @@
 //! The simulation of a node over its drives: thousands of seeds, each a whole run.
 //!
-//! `BASALT_SEED=n` runs one seed, `BASALT_SEEDS=n` another number of them.
+//! `BASALT_SEED=n` runs one seed, `BASALT_SEEDS=n` another number of them, `BASALT_FIRST=n` begins
+//! there; with `BASALT_GO_ON=1` a failing seed does not end the run.
 
 use std::cell::Cell;
 use std::time::Duration;
@@ -37,6 +38,9 @@ struct Totals {
     took: Cell<Duration>,
     checked: Cell<u64>,
     given_up: Cell<u64>,
+    unknown: Cell<u64>,
+    lost: Cell<u64>,
+    longest_rest: Cell<Duration>,
 }
 
 impl Totals {
@@ -46,6 +50,9 @@ impl Totals {
         self.took.set(self.took.get() + ran.took);
         self.checked.set(self.checked.get() + ran.checked);
         self.given_up.set(self.given_up.get() + ran.given_up);
+        self.unknown.set(self.unknown.get() + ran.unknown);
+        self.lost.set(self.lost.get() + ran.lost);
+        self.longest_rest.set(self.longest_rest.get().max(ran.rest));
     }
 }
 
@@ -54,11 +61,16 @@ impl std::fmt::Display for Totals {
         let hours = self.took.get().as_secs_f64() / 3600.0;
         write!(
             f,
-            "{} seeds, {} operations, {hours:.1} virtual hours; {} histories checked, {} given up",
+            "{} seeds, {} operations, {hours:.1} virtual hours; {} histories checked, {} given up; \
+             {} outcomes unknown without a fault; {} unacknowledged versions lost; \
+             longest way to rest {:?}",
             self.seeds.get(),
             self.operations.get(),
             self.checked.get(),
-            self.given_up.get()
+            self.given_up.get(),
+            self.unknown.get(),
+            self.lost.get(),
+            self.longest_rest.get()
         )
     }
 }

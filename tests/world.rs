@@ -137,6 +137,12 @@ pub struct Ran {
     pub checked: u64,
     /// Registers whose history had too many open ends.
     pub given_up: u64,
+    /// Writes without a condition whose outcome stayed unknown, without any fault.
+    pub unknown: u64,
+    /// Versions that were decided to be lost.
+    pub lost: u64,
+    /// From when everything was put right until the node was at rest.
+    pub rest: Duration,
 }
 
 /// Runs one seed. Panics where an invariant does not hold.
@@ -156,6 +162,7 @@ pub fn run_with(
     let mut options = Options::draw(&mut prng);
     adjust(&mut options);
     let told = Told(format!("{options:?}"));
+    let quiet = options.faults.is_empty();
     let simulation = Simulation::new(seed);
     simulation.set_step_budget(STEPS_MAX);
     let root = simulation.group();
@@ -167,6 +174,9 @@ pub fn run_with(
         event_hash: simulation.event_hash(),
         operations: shared.operations(),
         took: simulation.now().since(Moment(0)),
+        unknown: if quiet { shared.unknown() } else { 0 },
+        lost: shared.lost(),
+        rest: shared.rest.get(),
         ..Ran::default()
     };
     for (name, register) in shared.registers() {
@@ -263,6 +273,11 @@ async fn script(
     }
     come_to_rest(&runtime, &shared, &places).await;
     look(&inspector, &shared).await;
+    let lost = inspector.take().expect("nobody looks").lost;
+    for etag in &lost {
+        assert!(!shared.acknowledged(etag), "I7: {etag} was acknowledged and is lost");
+    }
+    shared.note_lost(lost.len());
     client(options.workload.clients, &runtime, &mut prng, &shared).read_all().await;
 }
 
@@ -285,11 +300,13 @@ async fn look(inspector: &Rc<RefCell<Option<Inspector>>>, shared: &Rc<Shared>) {
 
 /// Waits until nothing is left to do, and exchanges drives that ask for it.
 async fn come_to_rest(runtime: &SimRuntime, shared: &Rc<Shared>, places: &Places) {
-    let deadline = runtime.now().plus(REST_MAX);
+    let healed = runtime.now();
+    let deadline = healed.plus(REST_MAX);
     loop {
         let node = shared.node.borrow().clone().expect("it was started again");
         let unrest = inspect::unrest(&node.hosts).await;
         if unrest.is_empty() {
+            shared.rest.set(runtime.now().since(healed));
             return;
         }
         for ((set, position), (_, host)) in node.hosts.iter() {

@@ -20,6 +20,7 @@ mod payload;
 mod protocol;
 mod scan;
 mod staging;
+mod superseded;
 mod verify;
 
 use std::cell::{Cell, RefCell};
@@ -39,6 +40,7 @@ use crate::superblock::{Copies, Superblock};
 use crate::units::{BlockCount, BlockIndex, DriveId, Key, PayloadId};
 pub use opening::Format;
 use staging::Staging;
+use superseded::Superseded;
 
 /// Segments by which the storage is grown, at least and at most.
 const GROWTH_SEGMENTS: (usize, usize) = (1, 16);
@@ -71,6 +73,7 @@ pub(crate) struct State {
     staging: BTreeMap<PayloadId, Staging>,
     /// Shards that were ever staged in this life.
     stagings: u64,
+    superseded: Superseded,
     closing: bool,
 }
 

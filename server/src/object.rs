@@ -11,6 +11,7 @@ pub mod error;
 mod get;
 mod layout;
 mod list;
+mod lost;
 mod manifest;
 pub mod membership;
 mod metadata;

@@ -1,8 +1,9 @@
 //! What goes wrong, and when: drawn from the seed, within what a set is built to survive.
 //!
 //! Crashes, power cuts, pauses and drives that come back with everything they had may hit any drive
-//! at any time. What destroys a drive's contents hits one drive of a set, and the next only after the
-//! set is whole again: that is what the acknowledgement of a PUT promises to survive.
+//! at any time. What destroys a drive's contents may come at any time too, but hits one drive of a set:
+//! that is what the acknowledgement of a PUT promises to survive. A write that is not acknowledged yet
+//! may be lost with it; see [`super::inspect`].
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -12,7 +13,6 @@ use basalt_engine::seam::Clock;
 use basalt_engine::sim::{Prng, SimDisk, SimRuntime};
 
 use super::clients::Shared;
-use super::inspect;
 use super::mailbox::Wire;
 use super::node::{Machine, Node};
 
@@ -120,7 +120,7 @@ impl Nemesis {
                     self.spoil(&disk, fault == Fault::Rot);
                 }
             }
-            Fault::Exchange | Fault::Overwrite => self.destroy(set, victim, fault).await,
+            Fault::Exchange | Fault::Overwrite => self.destroy(set, victim, fault),
             Fault::Loss => {
                 let ppm = [1_000, 20_000, 200_000][self.prng.index(3)];
                 self.machine.wire.replace_with(|wire| Wire {
@@ -157,8 +157,8 @@ impl Nemesis {
         }
     }
 
-    async fn destroy(&mut self, set: usize, drive: usize, fault: Fault) {
-        if self.machine.places[set].len() == 1 || !self.is_whole().await {
+    fn destroy(&mut self, set: usize, drive: usize, fault: Fault) {
+        if self.machine.places[set].len() == 1 {
             return;
         }
         let place = self.machine.places[set][drive].clone();
@@ -172,16 +172,6 @@ impl Nemesis {
                 place.exchange();
             }
         });
-    }
-
-    /// Whether a drive may lose everything: the set has to be at rest, because an acknowledgement
-    /// survives one loss, and what was proposed but not acknowledged may need every shard it has.
-    async fn is_whole(&self) -> bool {
-        let node = self.shared.node.borrow().clone();
-        match node {
-            Some(node) => inspect::unrest(&node.hosts).await.is_empty(),
-            None => false,
-        }
     }
 
     async fn crash(&mut self, power: bool) {

@@ -56,10 +56,7 @@ impl Node {
         }
         let hosts: Hosts = Rc::new(hosts);
         open(&hosts, &plan).await;
-        // Two copies among more than four drives may all be missed by W of them: see "Known and open"
-        // in `docs/testing.md`.
-        let few = machine.places[0].len() <= 4;
-        let reduced_redundancy = if few { machine.parity.min(1) } else { machine.parity };
+        let reduced_redundancy = machine.parity.min(1);
         let parity = ClassParity { standard: machine.parity, reduced_redundancy };
         let deployment = Deployment {
             id: plan.deployment,

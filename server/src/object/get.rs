@@ -10,6 +10,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::api::{Body, ObjectInfo, Span, StorageClass};
 use super::error::{Error, Result};
+use super::lost::refuse_lost;
 use super::manifest;
 use super::metadata::{decode_checksums, decode_metadata};
 use super::read::PayloadReader;
@@ -49,6 +50,7 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
         let copy_from = with_copy.then_some(place.first_drive);
         let read = self.read_key_and_copy(place.set, &key, copy_from).await?;
         let record = read.live().cloned().ok_or(Error::NoSuchKey)?;
+        refuse_lost(place.set, &record)?;
         Ok((record, read.copy))
     }
 

@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use basalt_engine::record::{Kind, Record};
+use basalt_engine::record::Record;
 use basalt_engine::request::{ListAfter, ListEntry, ListRequest, Reply, Request};
 use basalt_engine::seam::Runtime;
 use basalt_engine::units::{DriveIndex, KEY_PREFIX_BYTES, Key, Keyspace, SetIndex};
@@ -216,7 +216,7 @@ impl Range {
             entries.len() >= needed && entries.windows(2).all(|two| same(&two[0], &two[1]));
         let grouped = entries[0].group_bytes.is_some();
         if agreed && let Some(record) = reader::certified_alone(&entries[0].slots) {
-            if record.kind() == Kind::Data {
+            if record.kind().is_live() {
                 self.found.push_back(if grouped {
                     Found::Group(position)
                 } else {

@@ -8,6 +8,7 @@
 //! payloads, and the parts' keys then get records that say "relocated", which release without freeing.
 
 use basalt_engine::record::{Etag, Fields, Kind, Layout, PAYLOADS_INLINE_MAX, PayloadForm, Record};
+use basalt_engine::request::Certificate;
 use basalt_engine::seam::Runtime;
 use basalt_engine::units::{Incarnation, Key, Keyspace, OperationId, Slot, VersionId};
 use basalt_net::mailbox::Mailbox;
@@ -22,6 +23,7 @@ use super::api::{
 use super::checksums;
 use super::error::{Error, Result};
 use super::list::Range;
+use super::lost::refuse_lost;
 use super::manifest;
 use super::metadata::{decode_checksums, decode_metadata, encode_checksums, encode_metadata};
 use super::register::{KeyRead, Write};
@@ -32,6 +34,8 @@ use super::store::{Place, Store};
 const PART_BYTES_MIN: u64 = 5 << 20;
 /// S3's highest part number.
 pub const PART_NUMBER_MAX: u32 = 10_000;
+/// Races against other writers of the object that a completion loses before it gives up for now.
+const COMPLETION_RACES_MAX: usize = 64;
 /// Part keys that are cleaned up at the same time.
 const CLEANUPS_IN_FLIGHT: usize = 32;
 
@@ -47,32 +51,34 @@ struct Upload {
 #[derive(Clone, PartialEq, Eq, Debug)]
 enum State {
     Open,
-    /// The object's record, decided or about to be, and the head slot that it was to follow:
-    /// completing again proposes the very same record, and only if that is still the head. If it
-    /// is not, either the record was decided and then overwritten, or another write overlapped
-    /// with the completion and counts as the later one.
-    Completing(Record, Slot),
+    /// The object's record, decided or about to be, and the head that it follows. It may stand in the
+    /// slot after that and in no other, so whoever completes again proposes the very same there, or
+    /// learns who won it. If that is another, a new record takes its place here first.
+    Completing(Record, Option<Certificate>),
     Completed(Record),
 }
 
 impl Upload {
     /// State (u8), class (u8), algorithm (u8, 0: none), composite (u8), record length (u32), base
-    /// slot (generation u32, sequence u32; 0.0: the key was absent), record, metadata.
+    /// (slot: generation u32, sequence u32, 0.0: the key was absent; operation u128), record, metadata.
     fn encode(&self) -> Bytes {
         let mut out = BytesMut::new();
         let (state, record, base) = match &self.state {
-            State::Open => (1, None, Slot::default()),
+            State::Open => (1, None, None),
             State::Completing(record, base) => (2, Some(record), *base),
-            State::Completed(record) => (3, Some(record), Slot::default()),
+            State::Completed(record) => (3, Some(record), None),
         };
+        let none = Certificate { slot: Slot::default(), operation: OperationId(0) };
+        let base = base.unwrap_or(none);
         let record: &[u8] = record.map_or(&[], |record| record.bytes());
         out.put_u8(state);
         out.put_u8(self.class as u8);
         out.put_u8(self.checksum.map_or(0, |checksum| checksum.algorithm as u8));
         out.put_u8(u8::from(self.checksum.is_some_and(|checksum| checksum.composite)));
         out.put_u32_le(u32::try_from(record.len()).expect("records are short"));
-        out.put_u32_le(base.generation);
-        out.put_u32_le(base.sequence);
+        out.put_u32_le(base.slot.generation);
+        out.put_u32_le(base.slot.sequence);
+        out.put_u128_le(base.operation.0);
         out.put_slice(record);
         out.put_slice(&encode_metadata(&self.metadata));
         out.freeze()
@@ -80,7 +86,7 @@ impl Upload {
 
     fn of(record: &Record) -> Option<Self> {
         let mut bytes = record.metadata();
-        if bytes.remaining() < 16 {
+        if bytes.remaining() < 32 {
             return None;
         }
         let state = bytes.get_u8();
@@ -92,7 +98,9 @@ impl Upload {
             .find(|algorithm| *algorithm as u8 == number)
             .map(|algorithm| UploadChecksum { algorithm, composite });
         let length = bytes.get_u32_le() as usize;
-        let base = Slot { generation: bytes.get_u32_le(), sequence: bytes.get_u32_le() };
+        let slot = Slot { generation: bytes.get_u32_le(), sequence: bytes.get_u32_le() };
+        let base = Certificate { slot, operation: OperationId(bytes.get_u128_le()) };
+        let base = Some(base).filter(|base| base.slot != Slot::default());
         if bytes.remaining() < length {
             return None;
         }
@@ -230,7 +238,7 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
                 let head = self.read_key(names.place.set, &names.object).await?;
                 condition.check(head.live())?;
                 let record = self.assemble(&names, &upload, &chosen, expected).await?;
-                let base = head.slot();
+                let base = head.certificate();
                 upload.state = State::Completing(record.clone(), base);
                 self.write_upload(&names, &before, &upload).await?;
                 (record, base)
@@ -253,25 +261,40 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
     async fn finish_completion(
         &self,
         names: &UploadPlace,
-        upload: Upload,
-        record: Record,
-        base: Slot,
+        mut upload: Upload,
+        mut record: Record,
+        mut base: Option<Certificate>,
         condition: Condition,
     ) -> Result<Written> {
-        let head = self.read_key(names.place.set, &names.object).await?;
-        let visible = head.live().is_some_and(|live| live.operation() == record.operation());
-        let overwritten = !visible && head.slot() != base;
-        if !visible && !overwritten {
-            let object = names.object.clone();
-            let write = Write::staged(object, record.clone(), condition, &head, None);
-            if let Err(error) = self.write_key(names.place.set, write).await {
-                if matches!(error, Error::PreconditionFailed | Error::NoSuchKey) {
-                    // The condition failed for good: the upload is open again, its parts intact.
-                    let (before, _) = self.upload_value(names).await?;
-                    let open = Upload { state: State::Open, ..upload };
-                    self.write_upload(names, &before, &open).await?;
+        let mut overwritten = false;
+        for attempt in 0.. {
+            if attempt == COMPLETION_RACES_MAX {
+                return Err(Error::Busy);
+            }
+            let head = self.read_key(names.place.set, &names.object).await?;
+            if head.live().is_some_and(|live| live.operation() == record.operation()) {
+                break;
+            }
+            if head.certificate() == base {
+                let write = Write::shared(names.object.clone(), record.clone(), &head);
+                match self.write_key(names.place.set, write).await {
+                    Ok(()) => break,
+                    // Somebody else won the slot, or finished this very completion.
+                    Err(Error::Busy) => continue,
+                    Err(error) => return Err(error),
                 }
-                return Err(error);
+            }
+            let slot = head.slot_after(base);
+            match self.winner(names.place.set, &names.object, slot, base).await? {
+                Some(winner) if winner == record.operation() => {
+                    overwritten = true;
+                    break;
+                }
+                Some(_) => {
+                    (upload, record) = self.complete_anew(names, upload, &head, &condition).await?;
+                    base = head.certificate();
+                }
+                None => return self.give_up_completion(names).await,
             }
         }
         let (before, _) = self.upload_value(names).await?;
@@ -285,6 +308,46 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
         };
         self.remove_parts(names, &kept).await?;
         Ok(written(&record))
+    }
+
+    /// Another write won the slot that the record was bound to: a new one takes its place, for the slot
+    /// after `head`.
+    async fn complete_anew(
+        &self,
+        names: &UploadPlace,
+        upload: Upload,
+        head: &KeyRead,
+        condition: &Condition,
+    ) -> Result<(Upload, Record)> {
+        let (before, present) = self.upload_value(names).await?;
+        if present.state != upload.state {
+            return Err(Error::Conflict);
+        }
+        let State::Completing(record, _) = &upload.state else {
+            unreachable!("only what is being completed is completed anew");
+        };
+        if let Err(failed) = condition.check(head.live()) {
+            // The upload is open again, its parts intact.
+            self.write_upload(names, &before, &Upload { state: State::Open, ..upload }).await?;
+            return Err(failed);
+        }
+        let operation = OperationId(self.runtime().random_u128());
+        let version = VersionId(operation.0);
+        let record = Record::encode(&Fields { operation, version, ..record.fields() });
+        let state = State::Completing(record.clone(), head.certificate());
+        let upload = Upload { state, ..upload };
+        self.write_upload(names, &before, &upload).await?;
+        Ok((upload, record))
+    }
+
+    /// Nobody can say any more whether the completion happened: the upload ends here.
+    async fn give_up_completion(&self, names: &UploadPlace) -> Result<Written> {
+        let (before, _) = self.upload_value(names).await?;
+        let (tombstone, condition) = (self.tombstone(), before.condition());
+        let write = Write::tombstone(names.upload.clone(), tombstone, condition, &before);
+        self.write_key(names.place.set, write).await.map_err(lost_race)?;
+        self.remove_parts(names, &[]).await?;
+        Err(Error::Unknown { set: names.place.set })
     }
 
     /// The records of the parts that a completion names, checked against what it says of them.
@@ -301,6 +364,7 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
         for (index, part) in parts.iter().enumerate() {
             let invalid = Error::InvalidPart { number: part.number };
             let record = stored.remove(&part.number).ok_or(invalid.clone())?;
+            refuse_lost(names.place.set, &record)?;
             if record.etag().to_string() != part.etag {
                 return Err(invalid);
             }

@@ -12,6 +12,7 @@ use basalt_net::quorum::{self, Quorums};
 use super::api::StorageClass;
 use super::error::{Error, Result};
 use super::layout::Spread;
+use super::lost::Missed;
 use crate::placement;
 
 /// What every core of a node is told when it starts.
@@ -51,6 +52,7 @@ struct Core<M, R> {
     /// Places where a drive stands that waits to join its set, one bit each, for each set.
     candidates: RefCell<Vec<u16>>,
     degraded_reads: Cell<u64>,
+    missed: RefCell<Missed>,
 }
 
 /// Where a key lives.
@@ -85,6 +87,7 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
             maps: RefCell::new(deployment.maps),
             candidates,
             degraded_reads: Cell::new(0),
+            missed: RefCell::default(),
         };
         Self { core: Rc::new(core) }
     }
@@ -183,6 +186,10 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
     pub(super) fn report_wrong_shard(&self, set: SetIndex, drive: DriveIndex, payload: PayloadId) {
         tracing::warn!(set = set.0, drive = drive.0, %payload, "shard is wrong; repair will rebuild it");
         drop(self.core.mailbox.send(set, vec![(drive, Request::DropShard { payload })]));
+    }
+
+    pub(super) fn missed(&self) -> &RefCell<Missed> {
+        &self.core.missed
     }
 
     pub(super) fn count_degraded_read(&self) {
