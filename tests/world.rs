@@ -13,6 +13,7 @@ pub mod mailbox;
 pub mod nemesis;
 pub mod node;
 pub mod place;
+pub mod witness;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -29,9 +30,14 @@ use mailbox::{Tamper, Wire};
 use nemesis::{Fault, Nemesis};
 use node::{Machine, Places};
 use place::Place;
+use witness::Witness;
 
 /// After everything is put right, the node has to be at rest within this.
 const REST_MAX: Duration = Duration::from_secs(400);
+/// A drive that is down for this long afterwards is exchanged.
+const EXCHANGE_AFTER: Duration = Duration::from_secs(30);
+/// Tasks of a node at rest, for each drive and altogether (I20).
+const TASKS_MAX: (usize, usize) = (8, 32);
 /// Steps of one run; far above what the longest takes.
 const STEPS_MAX: u64 = 60_000_000;
 
@@ -167,7 +173,7 @@ pub fn run_with(
     simulation.set_step_budget(STEPS_MAX);
     let root = simulation.group();
     let shared = Shared::new(options.workload.clone());
-    let machine = machine(&options, &mut prng, tamper, quorums);
+    let machine = machine(&options, &mut prng, tamper, quorums, shared.witness.clone());
     let script = script(root.clone(), machine, shared.clone(), options, prng);
     simulation.block_on(&root, script);
     let mut ran = Ran {
@@ -207,6 +213,7 @@ fn machine(
     prng: &mut Prng,
     tamper: Option<Rc<dyn Tamper>>,
     quorums: fn(usize) -> Quorums,
+    witness: Rc<Witness>,
 ) -> Machine {
     let latency = match options.slow_disks {
         true => Latency::default().times(20),
@@ -228,6 +235,7 @@ fn machine(
         sizes: node::sizes(),
         wire: Rc::new(RefCell::new(options.wire.clone())),
         tamper,
+        witness,
         quorums,
     }
 }
@@ -249,6 +257,9 @@ async fn script(
         interval: options.strike_interval,
     };
     let places = nemesis.machine.places.clone();
+    for (places, victim) in places.iter().zip(&nemesis.victims) {
+        places[*victim].may_fail.set(true);
+    }
     nemesis.start().await;
     make_buckets(&shared).await;
     let inspector = Rc::new(RefCell::new(Some(Inspector::default())));
@@ -307,11 +318,20 @@ async fn come_to_rest(runtime: &SimRuntime, shared: &Rc<Shared>, places: &Places
         let unrest = inspect::unrest(&node.hosts).await;
         if unrest.is_empty() {
             shared.rest.set(runtime.now().since(healed));
+            let (each, more) = TASKS_MAX;
+            let tasks = runtime.task_count();
+            assert!(tasks <= each * node.hosts.len() + more, "I20: {tasks} tasks at rest");
             return;
         }
+        // An operator exchanges what is damaged, and what does not come back by itself.
+        let gone = runtime.now().since(healed) >= EXCHANGE_AFTER;
         for ((set, position), (_, host)) in node.hosts.iter() {
-            if host.drive().is_some_and(|drive| drive.damaged().is_some()) {
-                places[usize::from(set.0)][usize::from(position.0)].exchange();
+            let hopeless = match host.drive() {
+                Some(drive) => drive.damaged().is_some(),
+                None => gone,
+            };
+            if hopeless {
+                places[usize::from(set.0)][usize::from(position.0)].exchange_victim();
             }
         }
         let late = runtime.now() >= deadline;

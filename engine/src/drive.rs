@@ -217,6 +217,12 @@ impl<R: Runtime, S: Storage> Drive<R, S> {
         self.damage.as_ref()
     }
 
+    /// Whether the payload is here and would outlive a power cut now.
+    pub fn holds_durably(&self, payload: PayloadId) -> bool {
+        let mutation = self.state.borrow().index.held(payload).map(|held| held.mutation);
+        mutation.is_some_and(|mutation| mutation <= self.journal.durable_reached())
+    }
+
     /// Why the drive is fenced, if it is.
     pub fn fenced(&self) -> Option<Error> {
         self.journal.check().err()

@@ -438,7 +438,7 @@ mod tests {
         for length in 0..record.bytes().len() {
             assert!(Record::decode(record.bytes().slice(..length)).is_err());
         }
-        for (at, wrong) in [(0, 9), (1, 0), (1, 4), (3, 3), (76, 2), (96 + 24, 7), (96 + 25, 0)] {
+        for (at, wrong) in [(0, 9), (1, 0), (1, 5), (3, 3), (76, 2), (96 + 24, 7), (96 + 25, 0)] {
             let mut bytes = record.bytes().to_vec();
             bytes[at] = wrong;
             assert!(Record::decode(bytes.into()).is_err(), "byte {at} set to {wrong}");

@@ -4,9 +4,9 @@
 //! round: prepare at R voting drives, choose, accept at W.
 //!
 //! Rules kept here (docs/protocol.md):
-//! - what may have been chosen is proposed again, byte for byte; a co-staged record of somebody else
-//!   only with its copy in hand, a staged one only with k shards within reach, and without either only
-//!   what is known to be lost for good ([`Proposal::despite_loss`]);
+//! - what may have been chosen is proposed again, byte for byte, but only with its copy in hand or with
+//!   k shards within reach (a part's copy may stand under another key), and without either only what is
+//!   known to be lost for good ([`Proposal::despite_loss`]);
 //! - no quorum decides a co-staged record without a copy: where enough drives for one are to get no
 //!   copy, the copies are made durable before the record is proposed;
 //! - nothing is proposed at a classic ballot unless W drives have promised: what cannot win would only
@@ -530,7 +530,6 @@ impl Proposal {
             (true, _) => self.propose(),
             (false, false) => Step::Linger,
             (false, true) if self.lost == Some(record.operation()) => self.propose(),
-            (false, true) if co_staged => self.payload_out_of_reach(),
             (false, true) => Step::CheckPayload(record),
         }
     }

@@ -23,6 +23,7 @@ use md5::{Digest, Md5};
 
 use super::history::{Need, Register, Value};
 use super::node::{Node, SimStore};
+use super::witness::Witness;
 
 /// No request takes longer, whatever the drives do.
 const REQUEST_MAX: Duration = Duration::from_secs(400);
@@ -33,6 +34,7 @@ pub const BUCKETS: [&str; 2] = ["stays", "comes-and-goes"];
 pub struct Shared {
     pub node: RefCell<Option<Rc<Node>>>,
     pub options: Workload,
+    pub witness: Rc<Witness>,
     /// How long the node needed to come to rest.
     pub rest: Cell<Duration>,
     history: RefCell<History>,
@@ -92,6 +94,7 @@ impl Shared {
         Rc::new(Self {
             node: RefCell::new(None),
             options,
+            witness: Rc::default(),
             rest: Cell::new(Duration::ZERO),
             history: RefCell::new(History::default()),
             unknown: Cell::new(0),
@@ -269,6 +272,23 @@ impl Client {
         }
     }
 
+    /// As [`Self::ask`]; a success is checked against the payload rule at the moment of its answer.
+    async fn ask_write<F: Future<Output = Result<Written, Error>> + 'static>(
+        &mut self,
+        request: impl FnOnce(SimStore) -> F,
+    ) -> (Moment, Answer<Written>) {
+        let witness = self.shared.witness.clone();
+        self.ask(move |store| {
+            let written = request(store);
+            async move {
+                let written = written.await?;
+                witness.acknowledged(written.version);
+                Ok(written)
+            }
+        })
+        .await
+    }
+
     fn size(&mut self) -> u64 {
         let unit = 128 * 1024;
         let run = 1 << 20;
@@ -337,7 +357,7 @@ impl Client {
             condition: condition.clone(),
         };
         let (start, answer) =
-            self.ask(move |store| async move { store.put(put, &mut sent).await }).await;
+            self.ask_write(move |store| async move { store.put(put, &mut sent).await }).await;
         if let Answer::Done(Ok(written)) = &answer {
             assert_eq!(written.etag.to_string(), etag);
         }
@@ -682,8 +702,8 @@ impl Client {
         let mut began = None;
         for _ in 0..4 {
             let (name, id, parts) = (key.clone(), id.clone(), parts.clone());
-            let (start, answer): (Moment, Answer<Written>) = self
-                .ask(move |store| async move {
+            let (start, answer) = self
+                .ask_write(move |store| async move {
                     let bucket = BUCKETS[bucket];
                     store.complete_upload(bucket, &name, &id, &parts, Condition::None, &[]).await
                 })
