@@ -136,8 +136,17 @@ impl Lookup {
                 self.deciding = Some(Deciding { proposal, base });
                 self.go_on(step)
             }
+            // Who is about to write needs as many drives as a write does: one that is slow, because all
+            // of them are busy, must not pass for one that is down.
+            Verdict::Head(_) | Verdict::Undecided { .. } if !self.eager && !self.can_write() => {
+                Step::Wait
+            }
             Verdict::Head(_) | Verdict::Undecided { .. } => Step::Linger,
         }
+    }
+
+    fn can_write(&self) -> bool {
+        self.reading.answered().count_ones() as usize >= self.ground.quorums.accept
     }
 
     /// Goes on where the proposal ended.
@@ -163,5 +172,41 @@ impl Lookup {
     fn found(&self, head: Option<Head>) -> Step {
         let (generation, answered) = (self.reading.generation(), self.reading.answered());
         Step::Done(Ok(Found { head, generation, answered }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use basalt_engine::request::Digest;
+    use basalt_engine::units::{Epoch, Incarnation, Keyspace};
+
+    use super::*;
+    use crate::quorum::Quorums;
+
+    /// A lookup on four drives (R = 2, W = 3) that `count` of them have answered: the key is absent.
+    fn after_digests(eager: bool, count: u8) -> Step {
+        let (quorums, epoch) = (Quorums::of(4), Epoch(1));
+        let ground = Ground { quorums, voting: all_drives(4), epoch, proposer: 1 };
+        let key = Key::new(Keyspace::Objects, Incarnation(1), b"key");
+        let mut lookup = Lookup::new(ground, key, 0, eager);
+        let mut step = lookup.start();
+        for drive in (0..count).map(DriveIndex) {
+            step = lookup.on_reply(drive, Reply::Digest(Digest { epoch, ..Digest::default() }));
+        }
+        step
+    }
+
+    #[test]
+    fn a_writer_waits_for_as_many_drives_as_a_write_needs() {
+        assert!(matches!(after_digests(false, 1), Step::Wait));
+        assert!(matches!(after_digests(false, 2), Step::Wait));
+        assert!(matches!(after_digests(false, 3), Step::Linger));
+        assert!(matches!(after_digests(false, 4), Step::Done(Ok(_))));
+    }
+
+    #[test]
+    fn a_reader_is_content_with_a_read_quorum() {
+        assert!(matches!(after_digests(true, 1), Step::Wait));
+        assert!(matches!(after_digests(true, 2), Step::Done(Ok(_))));
     }
 }

@@ -9,6 +9,7 @@ mod checksums;
 mod delete;
 pub mod error;
 mod get;
+mod hashing;
 mod layout;
 mod list;
 mod lost;

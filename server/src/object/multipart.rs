@@ -190,7 +190,7 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
         let layout = self.layout(names.place, upload.class, size, part_number, &before)?;
         let staged = match layout {
             Some(layout) => stage::stage(self, &part, operation, layout, body).await?,
-            None => stage::stage_nothing(body).await?,
+            None => stage::stage_nothing(self, body).await?,
         };
         let fields = Fields {
             operation,

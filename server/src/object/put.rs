@@ -26,7 +26,7 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
         let layout = self.layout(place, put.class, put.size, 0, &before)?;
         let staged = match layout {
             Some(layout) => stage::stage(self, &key, operation, layout, body).await?,
-            None => stage::stage_nothing(body).await?,
+            None => stage::stage_nothing(self, body).await?,
         };
         let fields = self.version_fields(operation, &put, &staged);
         let written = written(&fields, &staged.checksums);

@@ -11,6 +11,7 @@ use basalt_net::quorum::{self, Quorums};
 
 use super::api::StorageClass;
 use super::error::{Error, Result};
+use super::hashing::Hashing;
 use super::layout::Spread;
 use super::lost::Missed;
 use crate::placement;
@@ -53,6 +54,7 @@ struct Core<M, R> {
     candidates: RefCell<Vec<u16>>,
     degraded_reads: Cell<u64>,
     missed: RefCell<Missed>,
+    hashing: Hashing,
 }
 
 /// Where a key lives.
@@ -88,12 +90,16 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
             candidates,
             degraded_reads: Cell::new(0),
             missed: RefCell::default(),
+            hashing: Hashing::default(),
         };
         Self { core: Rc::new(core) }
     }
 
     pub fn runtime(&self) -> &R {
         &self.core.runtime
+    }
+    pub(super) fn hashing(&self) -> &Hashing {
+        &self.core.hashing
     }
     pub fn mailbox(&self) -> &M {
         &self.core.mailbox

@@ -183,7 +183,7 @@ fn sentence(phrase: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use basalt_engine::units::SetIndex;
+    use basalt_engine::units::{SetIndex, VersionId};
 
     use super::*;
 
