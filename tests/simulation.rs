@@ -7,7 +7,9 @@ use std::cell::Cell;
 use std::time::Duration;
 
 use basalt_engine::sim::check_seeds;
+use basalt_net::quorum::Quorums;
 use basalt_tests::world;
+use basalt_tests::world::nemesis::Fault;
 
 /// Seeds of a run without further orders.
 const SEEDS: u64 = 2_000;
@@ -29,6 +31,30 @@ fn every_seed_holds_the_invariants() {
         }
     });
     println!("{totals}");
+}
+
+/// Drives are exchanged in the middle of writes to sets that lack a drive: some of what was not yet
+/// acknowledged is gone for good. It is decided to be lost, and everything comes to rest.
+#[test]
+fn what_is_lost_is_decided_so() {
+    let lost = Cell::new(0);
+    check_seeds("what_is_lost_is_decided_so", 150, |seed| {
+        let ran = world::run_with(seed, None, Quorums::of, |options| {
+            options.drives = if seed % 2 == 0 { 3 } else { 4 };
+            options.sets = 1;
+            options.parity = 1;
+            options.workload.clients = 5;
+            options.workload.operations = 16;
+            options.workload.pause = Duration::from_millis(100);
+            options.workload.bytes_max = 300_000;
+            options.faults = vec![Fault::Unplug, Fault::Exchange, Fault::PowerCut];
+            options.strikes = 6;
+            options.strike_interval = Duration::from_millis(200);
+        });
+        lost.set(lost.get() + ran.lost);
+    });
+    println!("{} unacknowledged versions lost", lost.get());
+    assert!(lost.get() > 0 || std::env::var("BASALT_SEED").is_ok(), "nothing was ever lost");
 }
 
 #[derive(Default)]

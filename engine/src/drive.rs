@@ -180,6 +180,7 @@ impl<R: Runtime, S: Storage> Drive<R, S> {
             Request::ReadSmall { payload } => self.read_small(payload).await.map(Reply::Small),
             Request::DropShard { payload } => self.drop_shard(payload).await,
             Request::List(request) => self.list(&request).await,
+            Request::Fingerprint(request) => self.fingerprint(&request).await,
             Request::Scan { after, limit } => self.scan(after, limit).await,
             Request::Unsettled { after, limit } => self.unsettled(after, limit).await,
             Request::Relocated { after, limit } => self.relocated(after, limit).await,
@@ -221,6 +222,11 @@ impl<R: Runtime, S: Storage> Drive<R, S> {
     pub fn holds_durably(&self, payload: PayloadId) -> bool {
         let mutation = self.state.borrow().index.held(payload).map(|held| held.mutation);
         mutation.is_some_and(|mutation| mutation <= self.journal.durable_reached())
+    }
+
+    /// Whether a record that is here names the payload.
+    pub fn names(&self, payload: PayloadId) -> bool {
+        self.state.borrow().index.is_named(payload)
     }
 
     /// Why the drive is fenced, if it is.

@@ -148,17 +148,18 @@ impl SimMailbox {
         core.schedule(there, move || {
             owner.spawn(async move {
                 let reply = host.clone().handle(request).await;
-                if let Some(asked) = &asked {
-                    witness.answered(&host, asked, &reply);
-                }
+                let seen = asked.map(|asked| {
+                    let holds = witness.answered(&host, &asked, &reply);
+                    (asked, holds)
+                });
                 let reply = match tamper {
                     Some(tamper) => tamper.reply(&host, drive, reply),
                     None => reply,
                 };
                 if !reply_is_lost {
                     wires.schedule(back, move || {
-                        if let Some(asked) = &asked {
-                            witness.told(asked, &reply);
+                        if let Some((asked, holds)) = &seen {
+                            witness.told(asked, *holds);
                         }
                         deliver(reply);
                     });

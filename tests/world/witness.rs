@@ -30,23 +30,26 @@ impl Witness {
         Some(Asked(drive, record.clone()))
     }
 
-    /// The drive has answered this very moment: what it says must be so.
-    pub fn answered(&self, host: &SimHost, asked: &Asked, reply: &Reply) {
+    /// The drive has answered this very moment: what it says must be so, unless the record was
+    /// superseded there meanwhile. Answers whether the drive holds all that it is asked for.
+    pub fn answered(&self, host: &SimHost, asked: &Asked, reply: &Reply) -> bool {
         let Asked(drive, record) = asked;
         if !matches!(reply, Reply::Accepted { has_shards: true }) {
-            return;
+            return false;
         }
         let open = host.drive().expect("a drive that answers is open");
         for layout in of_drive(record, *drive) {
             let payload = layout.payload;
-            assert!(open.holds_durably(payload), "I7: {drive:?} says that it has {payload}");
+            let is_true = open.holds_durably(payload) || !open.names(payload);
+            assert!(is_true, "I7: {drive:?} says that it has {payload}");
         }
+        true
     }
 
     /// The answer has arrived.
-    pub fn told(&self, asked: &Asked, reply: &Reply) {
+    pub fn told(&self, asked: &Asked, holds: bool) {
         let Asked(drive, record) = asked;
-        if matches!(reply, Reply::Accepted { has_shards: true }) {
+        if holds {
             let mut holders = self.holders.borrow_mut();
             for layout in of_drive(record, *drive) {
                 *holders.entry(layout.payload).or_default() |= 1 << drive.0;

@@ -27,3 +27,43 @@ impl Superseded {
         found.map(|(_, _, record)| record)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::record::{Etag, Fields, Kind, PayloadForm};
+    use crate::units::{Incarnation, Keyspace, OperationId, VersionId};
+
+    fn record(operation: u128) -> Record {
+        Record::encode(&Fields {
+            operation: OperationId(operation),
+            version: VersionId(operation),
+            kind: Kind::Data,
+            class: 0,
+            incarnation: Incarnation(1),
+            modified_ms: 0,
+            size: 0,
+            etag: Etag::default(),
+            form: PayloadForm::None,
+            payloads: Vec::new(),
+            checksums: Bytes::new(),
+            metadata: Bytes::new(),
+        })
+    }
+
+    #[test]
+    fn the_last_ones_are_remembered_by_key_and_slot() {
+        let key = |name: &str| Key::new(Keyspace::Objects, Incarnation(1), name.as_bytes());
+        let slot = |sequence: usize| Slot { generation: 1, sequence: sequence as u32 };
+        let mut superseded = Superseded::default();
+        for sequence in 0..=REMEMBERED_MAX {
+            superseded.remember(key("a"), slot(sequence), record(sequence as u128));
+        }
+        assert_eq!(superseded.0.len(), REMEMBERED_MAX);
+        assert_eq!(superseded.find(&key("a"), slot(0)), None);
+        assert_eq!(superseded.find(&key("a"), slot(7)), Some(&record(7)));
+        assert_eq!(superseded.find(&key("b"), slot(7)), None);
+    }
+}
