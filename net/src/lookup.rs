@@ -1,10 +1,12 @@
 //! Reading the head of one key, as a pure state machine: digests from at least R voting drives, and a
 //! classic round for every slot above the head that may have been decided without anybody knowing.
 
+use std::hash::{Hash, Hasher};
+
 use basalt_engine::request::{Certificate, Reply, Request};
 use basalt_engine::units::{DriveIndex, Key};
 
-use crate::exchange::{self, Exchange};
+use crate::exchange::{self, Exchange, Parts};
 use crate::proposer::{Ended, Ground, Proposal};
 use crate::quorum::{all_drives, bit, drives_in};
 use crate::reader::{Head, Reading, Verdict};
@@ -91,6 +93,24 @@ impl Exchange for Lookup {
     fn retry(&mut self) -> Step {
         let step = self.deciding.as_mut().expect("only a proposal pauses").proposal.retry();
         self.go_on(step)
+    }
+}
+
+impl Parts for Lookup {
+    fn hash_part(&self, drive: Option<DriveIndex>, into: &mut impl Hasher) {
+        let Self { ground, key, copies_from, eager, reading, failed, deciding } = self;
+        ground.hash_part(drive, into);
+        reading.hash_part(drive, into);
+        if let Some(Deciding { proposal, .. }) = deciding {
+            proposal.hash_part(drive, into);
+        }
+        match drive {
+            Some(drive) => [copies_from, failed].map(|mask| mask & bit(drive) != 0).hash(into),
+            None => {
+                let base = deciding.as_ref().map(|Deciding { proposal: _, base }| base);
+                (key, eager, base).hash(into);
+            }
+        }
     }
 }
 
