@@ -12,7 +12,7 @@ use basalt_engine::units::{DriveIndex, Epoch, Slot};
 
 use super::client::Kept;
 use super::delivery::{Event, Outcome, Place};
-use super::drive::{Fault, JOINED};
+use super::drive::{Fault, JOINED, Vote};
 use super::message::{Answer, Message, hash_of};
 use super::rules::Rules;
 
@@ -148,7 +148,7 @@ impl World {
                 continue;
             }
             let of = |place: &&Place| {
-                let same = |other: &&super::drive::Vote| {
+                let same = |other: &&Vote| {
                     (other.slot, other.ballot, other.operation) == (slot, vote.ballot, operation)
                         && (other.voting || !vote.ballot.is_fast())
                 };
@@ -166,6 +166,19 @@ impl World {
                 self.violated(|| format!("I10: ballot {:?} of {slot:?} mixes epochs", vote.ballot));
             }
             self.decide(rules, slot, operation);
+        }
+        self.forget_votes();
+    }
+
+    /// What was accepted of a value that is decided says nothing any more.
+    fn forget_votes(&mut self) {
+        let told = |vote: &Vote| self.decided.contains(&(vote.slot, vote.operation));
+        for place in &mut self.drives {
+            if place.votes.iter().any(told) {
+                let mut drive = place.value.clone();
+                drive.votes.retain(|vote| !told(vote));
+                *place = super::delivery::place(drive);
+            }
         }
     }
 
