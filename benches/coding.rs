@@ -11,7 +11,9 @@ use std::time::Instant;
 use basalt_engine::buffer::Buffer;
 use basalt_engine::checksum;
 use basalt_engine::codec::{REED_SOLOMON, codec_for};
+use basalt_engine::md5;
 use basalt_engine::units::{BlockCount, PayloadId};
+use bytes::Bytes;
 
 const ROUNDS: usize = 9;
 /// Object bytes that one round of a measurement handles.
@@ -47,6 +49,7 @@ fn main() {
         measurements.push(encode(data, parity, unit_bytes));
         measurements.push(rebuild_one(data, parity, unit_bytes));
     }
+    measurements.extend([1, 2, 4, 8, 16].map(md5_streams));
     for _ in 0..ROUNDS {
         measurements.iter_mut().for_each(Measurement::run);
     }
@@ -65,6 +68,24 @@ fn run_checksums() -> Measurement {
             checksum::seal_run(black_box(&mut run), PayloadId(7), 0, number as u64);
         }
         runs * bytes
+    })
+}
+
+/// Streams that always have something to hash.
+fn md5_streams(count: usize) -> Measurement {
+    let piece = Bytes::from(vec![7; md5::READY_BYTES]);
+    Measurement::new(format!("MD5 of {count} streams"), move || {
+        let mut streams = md5::Streams::default();
+        let ids: Vec<md5::StreamId> = (0..count).map(|_| streams.open()).collect();
+        let turns = ROUND_BYTES / 2 / piece.len() / count;
+        for _ in 0..turns {
+            ids.iter().for_each(|id| streams.push(*id, piece.clone()));
+            streams.run(ids[0], 0);
+        }
+        for id in ids {
+            black_box(streams.finish(id));
+        }
+        turns * count * piece.len()
     })
 }
 

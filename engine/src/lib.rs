@@ -18,6 +18,7 @@ pub mod flush;
 pub mod format;
 pub mod index;
 pub mod journal;
+pub mod md5;
 pub mod progress;
 pub mod record;
 pub mod request;

@@ -196,6 +196,9 @@ mod tests {
             listen: (Ipv4Addr::LOCALHOST, 9000).into(),
             region: None,
             public_metrics: false,
+            upload_rest: Default::default(),
+            domains: Default::default(),
+            origins: Default::default(),
             output: Output::default(),
         }
     }

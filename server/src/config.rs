@@ -3,13 +3,16 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::cli::{Global, Server};
 use crate::credentials::{self, Credentials};
 use crate::environment::Environment;
 use crate::node::drives::Drive;
+use crate::node::upkeep::UploadRest;
 use crate::object::ClassParity;
 use crate::refusal::Refusal;
+use crate::s3::{Domains, Origins};
 use crate::topology::storage_class::StorageClasses;
 use crate::topology::{self, Topology, capacity};
 
@@ -31,6 +34,9 @@ pub struct Settings {
     pub allow_buffered: bool,
     /// Metrics may be read by anybody.
     pub public_metrics: bool,
+    pub upload_rest: UploadRest,
+    pub domains: Domains,
+    pub origins: Origins,
     pub output: Output,
     /// What the operator should know, and can serve with.
     pub warnings: Vec<String>,
@@ -56,6 +62,9 @@ pub struct ServerConfig {
     pub listen: SocketAddr,
     pub region: Option<String>,
     pub public_metrics: bool,
+    pub upload_rest: UploadRest,
+    pub domains: Domains,
+    pub origins: Origins,
     pub output: Output,
 }
 
@@ -114,6 +123,11 @@ impl Settings {
             credentials: found.credentials,
             allow_buffered: allow_buffered(server, environment)?,
             public_metrics: public_metrics(environment)?,
+            upload_rest: upload_rest(environment)?,
+            domains: domains(environment)?,
+            origins: environment
+                .get("API_CORS_ALLOW_ORIGIN")
+                .map_or_else(Origins::default, |variable| Origins::parse(variable.value)),
             output: Output { json: global.json, quiet: global.quiet, anonymous: global.anonymous },
             warnings,
         })
@@ -260,6 +274,55 @@ fn public_metrics(environment: &Environment) -> Result<bool, Refusal> {
             "set it to public to let anybody read metrics, or leave it unset",
         )),
     }
+}
+
+fn domains(environment: &Environment) -> Result<Domains, Refusal> {
+    let Some(variable) = environment.get("DOMAIN") else { return Ok(Domains::default()) };
+    Domains::parse(variable.value).ok_or_else(|| {
+        Refusal::usage(
+            format!("{}={} cannot be understood", variable.name, variable.value),
+            "it holds something that is no name of a domain",
+            "write names separated by commas, without scheme or port: s3.example.com",
+        )
+    })
+}
+
+fn upload_rest(environment: &Environment) -> Result<UploadRest, Refusal> {
+    let given = |name: &str, default: Duration| match environment.get(name) {
+        None => Ok(default),
+        Some(variable) => parse_duration(variable.value).ok_or_else(|| {
+            Refusal::usage(
+                format!("{}={} cannot be understood", variable.name, variable.value),
+                "it is no duration of a second or more",
+                "write numbers with units h, m and s: 24h, or 1h30m",
+            )
+        }),
+    };
+    let default = UploadRest::default();
+    Ok(UploadRest {
+        age: given("API_STALE_UPLOADS_EXPIRY", default.age)?,
+        interval: given("API_STALE_UPLOADS_CLEANUP_INTERVAL", default.interval)?,
+    })
+}
+
+/// Whole numbers, each with its unit: `1h30m`. At least a second, at most a hundred years.
+fn parse_duration(text: &str) -> Option<Duration> {
+    let mut seconds = 0u64;
+    let mut rest = text.trim();
+    while !rest.is_empty() {
+        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+        let (number, unit) = rest.split_at(digits);
+        let scale = match unit.chars().next()? {
+            'd' => 24 * 3600,
+            'h' => 3600,
+            'm' => 60,
+            's' => 1,
+            _ => return None,
+        };
+        seconds = seconds.checked_add(number.parse::<u64>().ok()?.checked_mul(scale)?)?;
+        rest = &unit[1..];
+    }
+    (1..=100 * 365 * 24 * 3600).contains(&seconds).then(|| Duration::from_secs(seconds))
 }
 
 fn warn_without_effect(server: &Server, environment: &Environment, warnings: &mut Vec<String>) {

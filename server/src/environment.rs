@@ -13,7 +13,7 @@ const PREFIXES: [&str; 2] = ["BASALT_", "MINIO_"];
 
 /// Names without prefix, and what each says in `--help`. A variable that is not listed here has no
 /// effect, and [`Environment::without_effect`] names it.
-pub const VARIABLES: [(&str, &str); 20] = [
+pub const VARIABLES: [(&str, &str); 24] = [
     ("ROOT_USER", "name of the root user, 3 characters or more"),
     ("ROOT_PASSWORD", "its secret, 8 characters or more"),
     ("ROOT_USER_FILE", "a file that holds the name (also looked up in /run/secrets)"),
@@ -31,6 +31,10 @@ pub const VARIABLES: [(&str, &str); 20] = [
     ("STORAGE_CLASS_STANDARD", "parity of STANDARD, as EC:4"),
     ("STORAGE_CLASS_RRS", "parity of REDUCED_REDUNDANCY, as EC:2"),
     ("ALLOW_BUFFERED", "see --allow-buffered: on or off"),
+    ("DOMAIN", "domains below which a host's name is a bucket's, separated by commas"),
+    ("API_CORS_ALLOW_ORIGIN", "origins that browsers may ask from, as https://*.example.com: *"),
+    ("API_STALE_UPLOADS_EXPIRY", "how long a multipart upload may rest: 24h"),
+    ("API_STALE_UPLOADS_CLEANUP_INTERVAL", "how often it is looked for those: 6h"),
     ("PROMETHEUS_AUTH_TYPE", "public lets anybody read metrics"),
     ("CONFIG_ENV_FILE", "a file of NAME=VALUE lines that override the environment"),
     ("LOG", "what to log: error, warn, info, debug, trace, or a filter by module"),

@@ -34,6 +34,7 @@ use futures_util::future::{join_all, try_join_all};
 
 use crate::object::{ClassParity, Deployment, Store};
 use crate::s3;
+use crate::topology::storage_class::StorageClasses;
 use bay::DirectoryBay;
 use drives::Drive;
 use formation::{Found, Plan, Step};
@@ -46,6 +47,10 @@ const QUEUE_MESSAGES: usize = 16 * 1024;
 /// How often, and at which distance, an address in use is looked at: four seconds.
 const ADDRESS_LOOKS: u32 = 200;
 const ADDRESS_LOOK: Duration = Duration::from_millis(20);
+/// Connections that one core serves at the same time, and how many more it tells to come later;
+/// what comes on top of those is closed at once.
+const CONNECTIONS_MAX: usize = 4096;
+const TURNED_AWAY_MAX: usize = 256;
 /// How long requests may take to finish when the node stops.
 const DRAIN: Duration = Duration::from_secs(30);
 /// Between two looks at whether all connections are closed.
@@ -63,6 +68,16 @@ pub struct NodeConfig {
     pub settings: s3::Settings,
     /// Metrics may be read by anybody.
     pub public_metrics: bool,
+    pub upload_rest: upkeep::UploadRest,
+}
+
+impl NodeConfig {
+    /// Whether every set has the parity that its size gives by default.
+    fn has_default_classes(&self) -> bool {
+        let by_default = |drives: usize| StorageClasses::default().on_set(drives).ok();
+        let mut sets = self.sets.iter().zip(&self.parity);
+        sets.all(|(drives, parity)| by_default(drives.len()) == Some(*parity))
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -277,7 +292,7 @@ async fn core_main(runtime: GlommioRuntime, shared: Arc<Shared>) {
         parity: shared.config.parity.clone(),
     };
     let store = Store::new(mailbox, runtime.clone(), deployment);
-    keep_up(&runtime, &hosts, &store);
+    keep_up(&runtime, &hosts, &store, shared.config.upload_rest);
     let (stopping, stopped) = futures_channel::oneshot::channel::<()>();
     let stopped = stopped.map(|_| ()).shared();
     let stopping = RefCell::new(Some(stopping));
@@ -338,12 +353,18 @@ async fn open_hosts(hosts: &Hosts, plan: &Plan) {
 }
 
 /// Starts what runs in the background for the drives of this core.
-fn keep_up(runtime: &GlommioRuntime, hosts: &Hosts, store: &Store<CoreMailbox, GlommioRuntime>) {
+fn keep_up(
+    runtime: &GlommioRuntime,
+    hosts: &Hosts,
+    store: &Store<CoreMailbox, GlommioRuntime>,
+    upload_rest: upkeep::UploadRest,
+) {
     let mut sets: Vec<SetIndex> = hosts.keys().map(|(set, _)| *set).collect();
     sets.dedup();
     for set in sets {
         runtime.spawn(upkeep::settle_forever(store.clone(), set));
         runtime.spawn(upkeep::sweep_forever(store.clone(), set));
+        runtime.spawn(upkeep::sweep_uploads_forever(store.clone(), set, upload_rest));
     }
     for host in hosts.values() {
         runtime.spawn(host.clone().watch(store.clone()));
@@ -357,7 +378,7 @@ fn listen(
     store: Store<CoreMailbox, GlommioRuntime>,
     stopped: impl Future<Output = ()> + Clone + 'static,
 ) -> std::io::Result<Rc<()>> {
-    let overview = Overview::watch(runtime, store.clone());
+    let overview = Overview::watch(runtime, store.clone(), config.has_default_classes());
     let metrics = {
         let (overview, public) = (overview.clone(), config.public_metrics);
         move || public.then(|| overview.metrics())
@@ -369,12 +390,46 @@ fn listen(
     let (spawner, open) = (runtime.clone(), connections.clone());
     listener.serve(runtime, move |stream| {
         let (server, stopped, open) = (server.clone(), stopped.clone(), open.clone());
+        let admission = Admission::of(connections_of(&open));
+        if admission == Admission::Closed {
+            return;
+        }
         spawner.spawn(async move {
-            server.serve_connection(HttpStream::new(stream), stopped).await;
+            let stream = HttpStream::new(stream);
+            match admission {
+                Admission::Served => server.serve_connection(stream, stopped).await,
+                Admission::TurnedAway | Admission::Closed => {
+                    server.turn_away(stream, stopped).await;
+                }
+            }
             drop(open);
         });
     });
     Ok(connections)
+}
+
+/// What becomes of a new connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Admission {
+    Served,
+    TurnedAway,
+    Closed,
+}
+
+impl Admission {
+    /// `open` counts the connections of the core, the new one included.
+    fn of(open: usize) -> Self {
+        match open {
+            _ if open <= CONNECTIONS_MAX => Self::Served,
+            _ if open <= CONNECTIONS_MAX + TURNED_AWAY_MAX => Self::TurnedAway,
+            _ => Self::Closed,
+        }
+    }
+}
+
+/// Open connections: the owners of the count but for the core and its listener.
+fn connections_of(connections: &Rc<()>) -> usize {
+    Rc::strong_count(connections) - 2
 }
 
 /// Waits for SIGTERM or SIGINT and tells every core.
@@ -391,12 +446,25 @@ async fn await_signal(runtime: &GlommioRuntime, shared: &Shared) {
 /// Waits until the connections are closed, but not for ever. The listener itself holds one owner.
 async fn drain(runtime: &GlommioRuntime, connections: &Rc<()>) {
     let deadline = runtime.now().plus(DRAIN);
-    while Rc::strong_count(connections) > 2 {
+    while connections_of(connections) > 0 {
         if runtime.now() >= deadline {
-            let open = Rc::strong_count(connections) - 2;
+            let open = connections_of(connections);
             tracing::warn!(open, "connections cut off: they did not finish in time");
             return;
         }
         runtime.sleep(DRAIN_LOOK).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_beyond_the_limit_are_told_and_then_closed() {
+        assert_eq!(Admission::of(CONNECTIONS_MAX), Admission::Served);
+        assert_eq!(Admission::of(CONNECTIONS_MAX + 1), Admission::TurnedAway);
+        assert_eq!(Admission::of(CONNECTIONS_MAX + TURNED_AWAY_MAX), Admission::TurnedAway);
+        assert_eq!(Admission::of(CONNECTIONS_MAX + TURNED_AWAY_MAX + 1), Admission::Closed);
     }
 }

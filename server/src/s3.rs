@@ -2,9 +2,9 @@
 //!
 //! One way in: `connection` runs HTTP/1.1 on a stream; `service` takes each request through
 //! `target` (raw bytes to names), `auth` (who asks, and may they), `operation` (what is asked) to
-//! the operations in `bucket`, `object`, `copy`, `listing`, `multipart` and `deletion`. `body` is the only
-//! way to a request's bytes; it decodes and verifies. `error` is the only place where errors
-//! become S3 codes.
+//! the operations in `bucket`, `object`, `read`, `copy`, `listing`, `multipart`, `uploads`,
+//! `tagging`, `deletion`, `post` (forms) and `unset`. `body` is the only way to a request's bytes; it decodes and verifies.
+//! `error` is the only place where errors become S3 codes.
 //!
 //! Nothing here is `Send`: a [`Server`] is one core's.
 
@@ -20,16 +20,25 @@ mod copy;
 mod date;
 mod deletion;
 mod error;
+mod form;
+mod hosts;
 mod listing;
 mod multipart;
 mod object;
 mod operation;
+mod origins;
+mod post;
+mod post_policy;
+mod read;
 mod request;
 mod service;
 mod sigv4;
+mod tagging;
 mod target;
 #[cfg(test)]
 mod testing;
+mod unset;
+mod uploads;
 mod watch;
 mod xml;
 
@@ -41,6 +50,8 @@ use basalt_net::mailbox::Mailbox;
 use crate::object::Store;
 
 pub use auth::Credentials;
+pub use hosts::Domains;
+pub use origins::Origins;
 pub use watch::Patience;
 
 /// The first path segment of health questions; no bucket can have this name.
@@ -55,6 +66,10 @@ pub struct Settings {
     /// Names this server in its answers.
     pub host_id: String,
     pub patience: Patience,
+    /// Below these a host's name is a bucket's.
+    pub domains: Domains,
+    /// Pages of these may use the server from a browser.
+    pub origins: Origins,
 }
 
 /// What a health question asks.
@@ -66,8 +81,18 @@ pub enum Health {
     Ready,
     /// Every set can be written.
     Cluster,
+    /// Every set can be written without this node.
+    ClusterWithoutNode,
     /// Every set can be read.
     ClusterRead,
+}
+
+/// The answer to a health question.
+#[derive(Clone, Debug, Default)]
+pub struct Condition {
+    pub is_good: bool,
+    /// What monitoring reads, by header.
+    pub headers: Vec<(&'static str, String)>,
 }
 
 /// The S3 endpoint of one core. Clones share it.
@@ -81,7 +106,9 @@ struct Inner<M: Mailbox, R: Runtime> {
     gate: auth::Gate,
     host_id: String,
     patience: Patience,
-    health: Box<dyn Fn(Health) -> bool>,
+    domains: Domains,
+    origins: Origins,
+    health: Box<dyn Fn(Health) -> Condition>,
     metrics: Box<dyn Fn() -> Option<String>>,
 }
 
@@ -97,7 +124,7 @@ impl<M: Mailbox, R: Runtime> Server<M, R> {
         store: Store<M, R>,
         runtime: R,
         settings: Settings,
-        health: impl Fn(Health) -> bool + 'static,
+        health: impl Fn(Health) -> Condition + 'static,
         metrics: impl Fn() -> Option<String> + 'static,
     ) -> Self {
         let inner = Inner {
@@ -106,6 +133,8 @@ impl<M: Mailbox, R: Runtime> Server<M, R> {
             gate: auth::Gate::new(settings.credentials, settings.region),
             host_id: settings.host_id,
             patience: settings.patience,
+            domains: settings.domains,
+            origins: settings.origins,
             health: Box::new(health),
             metrics: Box::new(metrics),
         };

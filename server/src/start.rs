@@ -37,6 +37,9 @@ pub fn prepare(settings: Settings) -> Result<ServerConfig, Refusal> {
         listen: settings.listen,
         region: settings.region,
         public_metrics: settings.public_metrics,
+        upload_rest: settings.upload_rest,
+        domains: settings.domains,
+        origins: settings.origins,
         output: settings.output,
     })
 }
@@ -61,8 +64,11 @@ fn node_config(config: &ServerConfig) -> NodeConfig {
             region: config.region.clone(),
             host_id: host_id(),
             patience: s3::Patience::default(),
+            domains: config.domains.clone(),
+            origins: config.origins.clone(),
         },
         public_metrics: config.public_metrics,
+        upload_rest: config.upload_rest,
     }
 }
 

@@ -13,8 +13,8 @@ use basalt_engine::seam::{Clock, Moment, Spawn};
 use basalt_engine::sim::{Prng, SimRuntime};
 use basalt_server::object::error::SourceError;
 use basalt_server::object::{
-    Body, Checksum, Condition, Error, List, ListFrom, Listed, PartName, Put, Source, Span,
-    StorageClass, UploadChecksum, Written,
+    Body, Checksum, Claims, Condition, Error, List, ListFrom, Listed, NewUpload, PartName, Put,
+    Source, Span, StorageClass, Written,
 };
 use bytes::{Bytes, BytesMut};
 use futures_channel::oneshot;
@@ -308,6 +308,7 @@ impl Client {
             size,
             class: self.class(),
             metadata: vec![("x-amz-meta-n".to_owned(), number.to_string())],
+            tags: Vec::new(),
             condition: condition.clone(),
         };
         let (start, answer) =
@@ -597,8 +598,8 @@ impl Client {
         let class = self.class();
         let (_, answer) = self
             .ask(move |store| async move {
-                let none: Option<UploadChecksum> = None;
-                store.create_upload(BUCKETS[bucket], &name, class, Vec::new(), none).await
+                let new = NewUpload { class, ..NewUpload::default() };
+                store.create_upload(BUCKETS[bucket], &name, new).await
             })
             .await;
         let Answer::Done(Ok(id)) = answer else { return };
@@ -658,7 +659,9 @@ impl Client {
             let (start, answer): (Moment, Answer<Written>) = self
                 .ask(move |store| async move {
                     let bucket = BUCKETS[bucket];
-                    store.complete_upload(bucket, &name, &id, &parts, Condition::None, &[]).await
+                    let claims = Claims::default();
+                    let condition = Condition::None;
+                    store.complete_upload(bucket, &name, &id, &parts, condition, &claims).await
                 })
                 .await;
             let began = *began.get_or_insert(start);

@@ -184,10 +184,43 @@ fn capacity_is_that_of_the_drives() {
         listen: settings.listen,
         region: None,
         public_metrics: false,
+        upload_rest: Default::default(),
+        domains: Default::default(),
+        origins: Default::default(),
         output: Output::default(),
     };
     assert_eq!(config.sets().count(), 2);
     assert!(config.sets().all(|set| set.len() == 16));
     let expected = capacity::Capacity { raw_bytes: 32 * TIB, usable_bytes: 20 * TIB };
     assert_eq!(config.capacity(), expected);
+}
+
+#[test]
+fn uploads_rest_for_as_long_as_the_environment_says() {
+    let rest = |value: &str| {
+        decide(&["/data"], &[("MINIO_API_STALE_UPLOADS_EXPIRY", value)])
+            .map(|settings| settings.upload_rest.age.as_secs())
+            .ok()
+    };
+    for (value, seconds) in [("24h", 86_400), ("1h30m", 5_400), ("10s", 10), ("2d", 172_800)] {
+        assert_eq!(rest(value), Some(seconds), "{value}");
+    }
+    for value in ["0s", "h", "10", "1.5h", "-1h", "9999999999999h", "1h é"] {
+        assert_eq!(rest(value), None, "{value}");
+    }
+    let settings =
+        decide(&["/data"], &[("BASALT_API_STALE_UPLOADS_CLEANUP_INTERVAL", "5m")]).unwrap();
+    assert_eq!(settings.upload_rest.interval.as_secs(), 300);
+    assert_eq!(settings.upload_rest.age.as_secs(), 86_400);
+}
+
+#[test]
+fn domains_and_origins_come_from_the_environment() {
+    let settings = decide(&["/data"], &[]).unwrap();
+    assert_eq!((settings.domains, settings.origins), Default::default());
+    let variables = [("MINIO_DOMAIN", "s3.test,a.b"), ("MINIO_API_CORS_ALLOW_ORIGIN", "https://a")];
+    let settings = decide(&["/data"], &variables).unwrap();
+    assert_eq!(Some(settings.domains), Domains::parse("s3.test,a.b"));
+    assert_eq!(settings.origins, Origins::parse("https://a"));
+    assert!(decide(&["/data"], &[("MINIO_DOMAIN", "http://s3.test")]).is_err());
 }

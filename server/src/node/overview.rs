@@ -13,13 +13,15 @@ use basalt_net::mailbox::Mailbox;
 use basalt_net::quorum::Quorums;
 
 use crate::object::Store;
-use crate::s3::Health;
+use crate::s3::{Condition, Health};
 
 const REFRESH: Duration = Duration::from_secs(1);
 
 #[derive(Clone)]
 pub(super) struct Overview {
     sets: Rc<RefCell<Vec<SetState>>>,
+    /// Every set has the parity that its size gives by default.
+    default_classes: bool,
 }
 
 struct SetState {
@@ -31,8 +33,12 @@ struct SetState {
 
 impl Overview {
     /// Begins to look, and goes on for as long as the core runs.
-    pub(super) fn watch<M: Mailbox, R: Runtime>(runtime: &R, store: Store<M, R>) -> Self {
-        let overview = Self { sets: Rc::default() };
+    pub(super) fn watch<M: Mailbox, R: Runtime>(
+        runtime: &R,
+        store: Store<M, R>,
+        default_classes: bool,
+    ) -> Self {
+        let overview = Self { sets: Rc::default(), default_classes };
         let (sets, clock) = (overview.sets.clone(), runtime.clone());
         runtime.spawn(async move {
             loop {
@@ -47,7 +53,41 @@ impl Overview {
         overview
     }
 
-    pub(super) fn health(&self, question: Health) -> bool {
+    pub(super) fn health(&self, question: Health) -> Condition {
+        let is_good = self.is_good(question);
+        Condition { is_good, headers: self.headers(question, is_good) }
+    }
+
+    fn headers(&self, question: Health, is_good: bool) -> Vec<(&'static str, String)> {
+        let sets = self.sets.borrow();
+        let most = |number: fn(&SetState) -> usize| {
+            sets.iter().map(number).max().unwrap_or_default().to_string()
+        };
+        let mut headers = Vec::new();
+        match question {
+            Health::Live => {}
+            Health::Ready => {
+                if !is_good {
+                    headers.push(("x-minio-server-status", "offline".to_owned()));
+                }
+            }
+            Health::Cluster | Health::ClusterWithoutNode => {
+                headers.push(("x-minio-write-quorum", most(|set| set.quorums.accept)));
+                let defaults = self.default_classes.to_string();
+                headers.push(("x-minio-storage-class-defaults", defaults));
+            }
+            Health::ClusterRead => {
+                headers.push(("x-minio-read-quorum", most(|set| set.quorums.read)));
+            }
+        }
+        let healing: usize = sets.iter().map(|set| set.drives.len() - set.voting).sum();
+        if healing > 0 && question != Health::Live {
+            headers.push(("x-minio-healing-drives", healing.to_string()));
+        }
+        headers
+    }
+
+    fn is_good(&self, question: Health) -> bool {
         let sets = self.sets.borrow();
         match question {
             Health::Live => true,
@@ -58,6 +98,8 @@ impl Overview {
                         set.voting >= set.quorums.read && set.drives.len() >= set.quorums.accept
                     })
             }
+            // All drives are this node's.
+            Health::ClusterWithoutNode => false,
             Health::ClusterRead => {
                 !sets.is_empty() && sets.iter().all(|set| set.voting >= set.quorums.read)
             }
@@ -94,7 +136,7 @@ impl Overview {
             ("minio_cluster_drive_online_total", online),
             ("minio_cluster_drive_offline_total", total - online),
             ("minio_cluster_drive_total", total),
-            ("minio_cluster_health_status", usize::from(self.health(Health::Cluster))),
+            ("minio_cluster_health_status", usize::from(self.is_good(Health::Cluster))),
         ] {
             let _ = writeln!(text, "# TYPE {name} gauge\n{name} {value}");
         }

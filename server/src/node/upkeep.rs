@@ -1,5 +1,5 @@
-//! What the owner core of a set does in the background: settle what is unsettled, sweep orphans,
-//! bring back blank drives. Progress goes to the log.
+//! What the owner core of a set does in the background: settle what is unsettled, sweep orphans
+//! and uploads that nobody ends, bring back blank drives. Progress goes to the log.
 //!
 //! A key is settled only after it was seen unsettled at the same slot in two looks a second apart:
 //! until then its writer is probably still at it.
@@ -75,6 +75,42 @@ async fn sweep<M: Mailbox, R: Runtime>(
     }
     if freed > 0 {
         tracing::info!(set = set.0, freed, "freed what unfinished operations had staged");
+    }
+}
+
+/// How long uploads may rest, and how often it is looked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct UploadRest {
+    pub age: Duration,
+    pub interval: Duration,
+}
+
+impl Default for UploadRest {
+    fn default() -> Self {
+        Self { age: Duration::from_secs(24 * 3600), interval: Duration::from_secs(6 * 3600) }
+    }
+}
+
+/// Ends the uploads of a set that have rested for too long, for as long as the core runs.
+pub async fn sweep_uploads_forever<M: Mailbox, R: Runtime>(
+    store: Store<M, R>,
+    set: SetIndex,
+    rest: UploadRest,
+) {
+    loop {
+        store.runtime().clone().sleep(rest.interval).await;
+        match store.sweep_uploads(set, rest.age).await {
+            Ok(swept) if swept.is_nothing() => {}
+            Ok(swept) => tracing::info!(
+                set = set.0,
+                aborted = swept.aborted,
+                completed = swept.completed,
+                forgotten = swept.forgotten,
+                orphaned = swept.orphaned,
+                "swept multipart uploads"
+            ),
+            Err(error) => tracing::warn!(set = set.0, %error, "uploads were not swept"),
+        }
     }
 }
 

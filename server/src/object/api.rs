@@ -69,6 +69,9 @@ pub struct Checksum {
 /// exactly the response headers to send, `x-amz-meta-` included.
 pub type Metadata = Vec<(String, String)>;
 
+/// An object's tags in the order in which they were given; no key occurs twice.
+pub type Tags = Vec<(String, String)>;
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum StorageClass {
     #[default]
@@ -94,6 +97,10 @@ pub enum Condition {
     Present,
     /// If-Match: the ETag as text without quotes.
     Matches(String),
+    /// If-None-Match: the ETag as text without quotes; an absent key differs from all.
+    Differs(String),
+    /// The key's object is this very version.
+    Version(VersionId),
 }
 
 #[derive(Clone, Debug)]
@@ -103,6 +110,7 @@ pub struct Put {
     pub size: u64,
     pub class: StorageClass,
     pub metadata: Metadata,
+    pub tags: Tags,
     pub condition: Condition,
 }
 
@@ -129,6 +137,17 @@ pub struct ObjectInfo {
     pub class: StorageClass,
     pub version: VersionId,
     pub metadata: Metadata,
+    pub tags: Tags,
+    pub checksums: Vec<Checksum>,
+}
+
+/// A part of an object that was uploaded in parts.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ObjectPart {
+    pub number: u32,
+    /// Where it stands in the object.
+    pub span: Span,
+    /// At most one; kept where every part has one.
     pub checksums: Vec<Checksum>,
 }
 
@@ -197,11 +216,86 @@ pub struct UploadChecksum {
     pub composite: bool,
 }
 
+/// What an upload is begun with: the attributes of the object to be.
+#[derive(Clone, Debug, Default)]
+pub struct NewUpload {
+    pub class: StorageClass,
+    pub metadata: Metadata,
+    pub tags: Tags,
+    pub checksum: Option<UploadChecksum>,
+}
+
+/// What a completion states of the whole object; what does not hold fails it.
+#[derive(Clone, Debug, Default)]
+pub struct Claims {
+    pub checksums: Vec<Checksum>,
+    pub size: Option<u64>,
+    /// Whether the checksum is composite.
+    pub composite: Option<bool>,
+}
+
 #[derive(Clone, Debug)]
 pub struct UploadInfo {
     pub key: Bytes,
     pub checksum: Option<UploadChecksum>,
     pub class: StorageClass,
+}
+
+#[derive(Clone, Debug)]
+pub struct ListUploads {
+    pub bucket: String,
+    pub prefix: Bytes,
+    pub delimiter: Option<Bytes>,
+    pub after: Option<UploadsFrom>,
+    pub limit: u32,
+}
+
+/// Where a listing of uploads goes on.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum UploadsFrom {
+    /// Behind every upload to this key.
+    Key(Bytes),
+    /// Behind the upload to this key that has this id.
+    Upload(Bytes, String),
+    /// Behind everything under this common prefix.
+    Prefix(Bytes),
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct UploadListing {
+    pub entries: Vec<ListedUpload>,
+    pub next: Option<UploadsFrom>,
+}
+
+#[derive(Clone, Debug)]
+pub enum ListedUpload {
+    Upload(OpenUpload),
+    CommonPrefix(Bytes),
+}
+
+#[derive(Clone, Debug)]
+pub struct OpenUpload {
+    pub key: Bytes,
+    pub id: String,
+    pub begun_ms: u64,
+    pub class: StorageClass,
+    pub checksum: Option<UploadChecksum>,
+}
+
+#[derive(Clone, Debug)]
+pub struct PartListing {
+    pub upload: UploadInfo,
+    pub parts: Vec<ListedPart>,
+    pub is_truncated: bool,
+}
+
+#[derive(Clone, Debug)]
+pub struct ListedPart {
+    pub number: u32,
+    pub size: u64,
+    pub etag: Etag,
+    pub modified_ms: u64,
+    pub checksums: Vec<Checksum>,
 }
 
 /// A body to send: bytes in order, each verified.

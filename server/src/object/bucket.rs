@@ -76,6 +76,7 @@ pub(crate) fn bucket_key(name: &str) -> Key {
 impl<M: Mailbox, R: Runtime> Store<M, R> {
     pub async fn bucket(&self, name: &str) -> Result<Bucket> {
         let (_, value) = self.bucket_value(name).await?;
+        self.remember_bucket(name, value.map(|value| value.incarnation));
         let value = value.ok_or(Error::NoSuchBucket)?;
         Ok(Bucket {
             name: name.to_owned(),
@@ -149,6 +150,7 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
             return Err(Error::Conflict);
         }
         if let Ok(true) = emptied {
+            self.remove_settings(incarnation).await?;
             let write =
                 Write::tombstone(bucket_key(name), self.tombstone(), before.condition(), &before);
             return self.write_key(SYSTEM_SET, write).await.map_err(conflict);

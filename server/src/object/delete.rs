@@ -39,8 +39,10 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
         let before = self.read_key(place.set, &key).await?;
         let Some(live) = before.live() else {
             return match condition {
-                Condition::None | Condition::Absent => Ok(()),
-                Condition::Present | Condition::Matches(_) => Err(Error::NoSuchKey),
+                Condition::None | Condition::Absent | Condition::Differs(_) => Ok(()),
+                Condition::Present | Condition::Matches(_) | Condition::Version(_) => {
+                    Err(Error::NoSuchKey)
+                }
             };
         };
         condition.check(Some(live))?;

@@ -24,6 +24,9 @@ pub enum Error {
     InvalidPartOrder,
     #[error("part {number} has {bytes} bytes, fewer than the minimum")]
     PartTooSmall { number: u32, bytes: u64 },
+    /// What a completion states of the whole object is not so.
+    #[error("the {what} that the request states is not that of the upload")]
+    ClaimFailed { what: &'static str },
     #[error("a condition of the request does not hold")]
     PreconditionFailed,
     /// Another writer interfered with a conditional request; trying again may succeed.

@@ -4,14 +4,15 @@ use std::collections::VecDeque;
 
 use basalt_engine::record::{Kind, Layout, PayloadForm, Record};
 use basalt_engine::seam::Runtime;
-use basalt_engine::units::{Key, Keyspace};
+use basalt_engine::units::{Incarnation, Key, Keyspace};
 use basalt_net::mailbox::Mailbox;
 use bytes::{Bytes, BytesMut};
 
-use super::api::{Body, ObjectInfo, Span, StorageClass};
+use super::api::{Body, ObjectInfo, ObjectPart, Span, StorageClass};
 use super::error::{Error, Result};
-use super::manifest;
-use super::metadata::{decode_checksums, decode_metadata};
+use super::manifest::{self, Manifest};
+use super::metadata::{decode_checksums, decode_metadata, parts_in};
+use super::parts;
 use super::read::PayloadReader;
 use super::store::Store;
 
@@ -37,19 +38,77 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
         Ok((info, Some(body)))
     }
 
-    async fn live_object(
+    /// What the key's current object is, and its parts; none where it was not uploaded in parts.
+    pub async fn head_with_parts(
+        &self,
+        bucket: &str,
+        key: &Bytes,
+    ) -> Result<(ObjectInfo, Vec<ObjectPart>)> {
+        let (record, _) = self.live_object(bucket, key, false).await?;
+        Ok((object_info(&record), self.parts_of(&record).await?))
+    }
+
+    /// As [`Self::get`], for who wants to choose among the object's parts.
+    pub async fn get_with_parts(
+        &self,
+        bucket: &str,
+        key: &Bytes,
+        select: impl FnOnce(&ObjectInfo, &[ObjectPart]) -> Option<Span>,
+    ) -> Result<(ObjectInfo, Vec<ObjectPart>, Option<ObjectBody<M, R>>)> {
+        let (record, copy) = self.live_object(bucket, key, true).await?;
+        let (info, parts) = (object_info(&record), self.parts_of(&record).await?);
+        let Some(span) = select(&info, &parts) else { return Ok((info, parts, None)) };
+        let body = self.body(&record, copy, span).await?;
+        Ok((info, parts, Some(body)))
+    }
+
+    async fn parts_of(&self, record: &Record) -> Result<Vec<ObjectPart>> {
+        if record.etag().parts == 0 {
+            return Ok(Vec::new());
+        }
+        let table = match record.form() {
+            PayloadForm::Manifest => Some(self.whole_manifest(&record.payload(0)).await?.parts),
+            PayloadForm::None | PayloadForm::Inline => parts_in(record.checksums()),
+        };
+        // A table that is not there was lost by nobody: the record came from elsewhere.
+        Ok(table.and_then(parts::decode).unwrap_or_default())
+    }
+
+    /// The key's live record. The bucket's register is read only where the key is not live in the
+    /// incarnation that this core remembers: a bucket is deleted only after all of its keys were, so
+    /// a key that is live proves that its bucket is there.
+    pub(super) async fn live_object(
         &self,
         bucket: &str,
         key: &Bytes,
         with_copy: bool,
     ) -> Result<(Record, Option<Bytes>)> {
+        let remembered = self.remembered_bucket(bucket);
+        if let Some(incarnation) = remembered {
+            let read = self.live_in(bucket, incarnation, key, with_copy).await?;
+            if let Some(live) = read {
+                return Ok(live);
+            }
+        }
         let incarnation = self.bucket(bucket).await?.incarnation;
+        if remembered == Some(incarnation) {
+            return Err(Error::NoSuchKey);
+        }
+        self.live_in(bucket, incarnation, key, with_copy).await?.ok_or(Error::NoSuchKey)
+    }
+
+    async fn live_in(
+        &self,
+        bucket: &str,
+        incarnation: Incarnation,
+        key: &Bytes,
+        with_copy: bool,
+    ) -> Result<Option<(Record, Option<Bytes>)>> {
         let place = self.place(bucket, key);
         let key = Key::new(Keyspace::Objects, incarnation, key);
-        let copy_from = with_copy.then_some(place.first_drive);
-        let read = self.read_key_and_copy(place.set, &key, copy_from).await?;
-        let record = read.live().cloned().ok_or(Error::NoSuchKey)?;
-        Ok((record, read.copy))
+        let read = self.read_head(place.set, &key, place.first_drive, with_copy).await?;
+        let record = read.live().cloned();
+        Ok(record.map(|record| (record, read.copy)))
     }
 
     /// Bytes `span` of the object that `record` describes; `copy` is its payload, if it came along.
@@ -89,6 +148,10 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
 
     /// The payloads that a manifest lists.
     pub(super) async fn manifest(&self, layout: &Layout) -> Result<Vec<Layout>> {
+        Ok(self.whole_manifest(layout).await?.payloads)
+    }
+
+    async fn whole_manifest(&self, layout: &Layout) -> Result<Manifest> {
         let span = Span { start: 0, end: layout.bytes };
         let mut reader = PayloadReader::new(self.clone(), layout.clone(), span);
         let mut bytes = BytesMut::new();
@@ -97,20 +160,22 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
         }
         let unreadable =
             Error::Unreadable { set: basalt_engine::units::SetIndex(layout.set), short_by: 1 };
-        manifest::decode(&bytes).ok_or(unreadable)
+        manifest::decode(&bytes.freeze()).ok_or(unreadable)
     }
 }
 
 /// What a data record says to clients.
 pub(super) fn object_info(record: &Record) -> ObjectInfo {
     assert_eq!(record.kind(), Kind::Data);
+    let (metadata, tags) = decode_metadata(record.metadata()).unwrap_or_default();
     ObjectInfo {
         size: record.size(),
         etag: record.etag(),
         modified_ms: record.modified_ms(),
         class: StorageClass::from_stored(record.class()),
         version: record.version(),
-        metadata: decode_metadata(record.metadata()).unwrap_or_default(),
+        metadata,
+        tags,
         checksums: decode_checksums(record.checksums()).unwrap_or_default(),
     }
 }

@@ -9,24 +9,25 @@
 
 use basalt_engine::record::{Etag, Fields, Kind, Layout, PAYLOADS_INLINE_MAX, PayloadForm, Record};
 use basalt_engine::seam::Runtime;
-use basalt_engine::units::{Incarnation, Key, Keyspace, OperationId, Slot, VersionId};
+use basalt_engine::units::{Key, OperationId, Slot, VersionId};
 use basalt_net::mailbox::Mailbox;
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::future::join_all;
 use md5::{Digest, Md5};
 
 use super::api::{
-    Algorithm, Checksum, Condition, Metadata, PartName, Source, StorageClass, UploadChecksum,
-    UploadInfo, Written,
+    Checksum, Claims, Condition, NewUpload, PartName, Source, StorageClass, UploadInfo, Written,
 };
-use super::checksums;
-use super::error::{Error, Result};
+use super::error::{Error, Result, SourceError};
 use super::list::Range;
-use super::manifest;
-use super::metadata::{decode_checksums, decode_metadata, encode_checksums, encode_metadata};
-use super::register::{KeyRead, Write};
-use super::stage;
-use super::store::{Place, Store};
+use super::metadata::{
+    decode_checksums, encode_checksums, encode_checksums_and_parts, encode_metadata,
+};
+use super::parts::{self, PartEntry};
+use super::register::Write;
+use super::store::Store;
+use super::upload::{State, Upload, UploadPlace, id_text, new_id, parse_id};
+use super::{checksums, manifest, stage};
 
 /// S3's smallest part, the last one excepted.
 const PART_BYTES_MIN: u64 = 5 << 20;
@@ -34,102 +35,6 @@ const PART_BYTES_MIN: u64 = 5 << 20;
 pub const PART_NUMBER_MAX: u32 = 10_000;
 /// Part keys that are cleaned up at the same time.
 const CLEANUPS_IN_FLIGHT: usize = 32;
-
-/// What an upload's record holds.
-#[derive(Clone, Debug)]
-struct Upload {
-    state: State,
-    class: StorageClass,
-    checksum: Option<UploadChecksum>,
-    metadata: Metadata,
-}
-
-#[derive(Clone, PartialEq, Eq, Debug)]
-enum State {
-    Open,
-    /// The object's record, decided or about to be, and the head slot that it was to follow:
-    /// completing again proposes the very same record, and only if that is still the head. If it
-    /// is not, either the record was decided and then overwritten, or another write overlapped
-    /// with the completion and counts as the later one.
-    Completing(Record, Slot),
-    Completed(Record),
-}
-
-impl Upload {
-    /// State (u8), class (u8), algorithm (u8, 0: none), composite (u8), record length (u32), base
-    /// slot (generation u32, sequence u32; 0.0: the key was absent), record, metadata.
-    fn encode(&self) -> Bytes {
-        let mut out = BytesMut::new();
-        let (state, record, base) = match &self.state {
-            State::Open => (1, None, Slot::default()),
-            State::Completing(record, base) => (2, Some(record), *base),
-            State::Completed(record) => (3, Some(record), Slot::default()),
-        };
-        let record: &[u8] = record.map_or(&[], |record| record.bytes());
-        out.put_u8(state);
-        out.put_u8(self.class as u8);
-        out.put_u8(self.checksum.map_or(0, |checksum| checksum.algorithm as u8));
-        out.put_u8(u8::from(self.checksum.is_some_and(|checksum| checksum.composite)));
-        out.put_u32_le(u32::try_from(record.len()).expect("records are short"));
-        out.put_u32_le(base.generation);
-        out.put_u32_le(base.sequence);
-        out.put_slice(record);
-        out.put_slice(&encode_metadata(&self.metadata));
-        out.freeze()
-    }
-
-    fn of(record: &Record) -> Option<Self> {
-        let mut bytes = record.metadata();
-        if bytes.remaining() < 16 {
-            return None;
-        }
-        let state = bytes.get_u8();
-        let class = StorageClass::from_stored(bytes.get_u8());
-        let number = bytes.get_u8();
-        let composite = bytes.get_u8() == 1;
-        let checksum = Algorithm::ALL
-            .into_iter()
-            .find(|algorithm| *algorithm as u8 == number)
-            .map(|algorithm| UploadChecksum { algorithm, composite });
-        let length = bytes.get_u32_le() as usize;
-        let base = Slot { generation: bytes.get_u32_le(), sequence: bytes.get_u32_le() };
-        if bytes.remaining() < length {
-            return None;
-        }
-        let object = bytes.split_to(length);
-        let state = match state {
-            1 => State::Open,
-            2 => State::Completing(Record::decode(object).ok()?, base),
-            3 => State::Completed(Record::decode(object).ok()?),
-            _ => return None,
-        };
-        Some(Self { state, class, checksum, metadata: decode_metadata(bytes)? })
-    }
-}
-
-/// Everything that names one upload.
-struct UploadPlace {
-    place: Place,
-    incarnation: Incarnation,
-    object: Key,
-    upload: Key,
-    /// Parts' keys begin with this.
-    parts: Key,
-}
-
-impl UploadPlace {
-    /// The name of a part's key: the object's name, a zero byte (no name has one), the upload id
-    /// (16 bytes), the part number (2 bytes, big-endian).
-    fn part(&self, number: u32) -> Key {
-        let number = u16::try_from(number).expect("part numbers are checked").to_be_bytes();
-        Key::new(Keyspace::Parts, self.incarnation, &[self.parts.name(), &number].concat())
-    }
-
-    fn part_number(&self, key: &Key) -> u32 {
-        let number = &key.name()[self.parts.name().len()..];
-        u32::from(u16::from_be_bytes(number.try_into().expect("two bytes follow the prefix")))
-    }
-}
 
 /// A part as its record tells it.
 struct Part {
@@ -139,27 +44,23 @@ struct Part {
 
 impl<M: Mailbox, R: Runtime> Store<M, R> {
     /// Returns the upload id (text for clients).
-    pub async fn create_upload(
-        &self,
-        bucket: &str,
-        key: &Bytes,
-        class: StorageClass,
-        metadata: Metadata,
-        checksum: Option<UploadChecksum>,
-    ) -> Result<String> {
-        let id = self.runtime().random_u128();
+    pub async fn create_upload(&self, bucket: &str, key: &Bytes, new: NewUpload) -> Result<String> {
+        let id = new_id(self.runtime().wall().0, self.runtime().random_u128());
         let names = self.upload_place(bucket, key, id).await?;
-        let upload = Upload { state: State::Open, class, checksum, metadata };
+        let attributes = encode_metadata(&new.metadata, &new.tags);
+        let (class, checksum) = (new.class, new.checksum);
+        let upload = Upload { state: State::Open, class, checksum, attributes };
         let record = self.system_record(upload.encode());
         let absent = self.read_key(names.place.set, &names.upload).await?;
         let write = Write::staged(names.upload, record, Condition::Absent, &absent, None);
         self.write_key(names.place.set, write).await?;
-        Ok(format!("{id:032x}"))
+        Ok(id_text(id))
     }
 
+    /// What is known of an upload that is open.
     pub async fn upload(&self, bucket: &str, key: &Bytes, id: &str) -> Result<UploadInfo> {
         let names = self.upload_place(bucket, key, parse_id(id)?).await?;
-        let (_, upload) = self.upload_value(&names).await?;
+        let (_, upload) = self.open_upload(&names).await?;
         Ok(UploadInfo { key: key.clone(), checksum: upload.checksum, class: upload.class })
     }
 
@@ -182,7 +83,7 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
         let layout = self.layout(names.place, upload.class, size, part_number, &before)?;
         let staged = match layout {
             Some(layout) => stage::stage(self, &part, operation, layout, body).await?,
-            None => stage::stage_nothing(body).await?,
+            None => stage::stage_nothing(self, body).await?,
         };
         let fields = Fields {
             operation,
@@ -210,7 +111,7 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
         Ok(Written { etag: fields.etag, version: fields.version, checksums, size })
     }
 
-    /// `expected` are full-object checksums that the request states, checked against the result.
+    /// `claims` is what the request states of the whole object, checked against the result.
     pub async fn complete_upload(
         &self,
         bucket: &str,
@@ -218,7 +119,7 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
         id: &str,
         parts: &[PartName],
         condition: Condition,
-        expected: &[Checksum],
+        claims: &Claims,
     ) -> Result<Written> {
         let names = self.upload_place(bucket, key, parse_id(id)?).await?;
         let (before, mut upload) = self.upload_value(&names).await?;
@@ -229,7 +130,7 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
                 let chosen = self.chosen_parts(&names, parts).await?;
                 let head = self.read_key(names.place.set, &names.object).await?;
                 condition.check(head.live())?;
-                let record = self.assemble(&names, &upload, &chosen, expected).await?;
+                let record = self.assemble(&names, &upload, &chosen, claims).await?;
                 let base = head.slot();
                 upload.state = State::Completing(record.clone(), base);
                 self.write_upload(&names, &before, &upload).await?;
@@ -242,15 +143,13 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
     pub async fn abort_upload(&self, bucket: &str, key: &Bytes, id: &str) -> Result<()> {
         let names = self.upload_place(bucket, key, parse_id(id)?).await?;
         let (before, _) = self.open_upload(&names).await?;
-        let write =
-            Write::tombstone(names.upload.clone(), self.tombstone(), before.condition(), &before);
-        self.write_key(names.place.set, write).await.map_err(lost_race)?;
+        self.end_upload(&names, &before).await?;
         self.remove_parts(&names, &[]).await
     }
 
     /// From "completing" decided to the object visible, the upload completed, and the parts' keys
     /// cleaned up. Every step may be repeated.
-    async fn finish_completion(
+    pub(super) async fn finish_completion(
         &self,
         names: &UploadPlace,
         upload: Upload,
@@ -259,7 +158,8 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
         condition: Condition,
     ) -> Result<Written> {
         let head = self.read_key(names.place.set, &names.object).await?;
-        let visible = head.live().is_some_and(|live| live.operation() == record.operation());
+        // By version: tags may have been set on it since.
+        let visible = head.live().is_some_and(|live| live.version() == record.version());
         let overwritten = !visible && head.slot() != base;
         if !visible && !overwritten {
             let object = names.object.clone();
@@ -277,14 +177,18 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
         let (before, _) = self.upload_value(names).await?;
         let completed = Upload { state: State::Completed(record.clone()), ..upload };
         self.write_upload(names, &before, &completed).await?;
-        let kept: Vec<Layout> = match record.form() {
-            _ if overwritten => Vec::new(),
-            PayloadForm::None => Vec::new(),
-            PayloadForm::Inline => record.payloads().collect(),
-            PayloadForm::Manifest => self.manifest(&record.payload(0)).await?,
-        };
+        let kept = if overwritten { Vec::new() } else { self.parts_payloads(&record).await? };
         self.remove_parts(names, &kept).await?;
         Ok(written(&record))
+    }
+
+    /// The payloads of the parts that make the object of `record`.
+    pub(super) async fn parts_payloads(&self, record: &Record) -> Result<Vec<Layout>> {
+        match record.form() {
+            PayloadForm::None => Ok(Vec::new()),
+            PayloadForm::Inline => Ok(record.payloads().collect()),
+            PayloadForm::Manifest => self.manifest(&record.payload(0)).await,
+        }
     }
 
     /// The records of the parts that a completion names, checked against what it says of them.
@@ -326,7 +230,7 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
         names: &UploadPlace,
         upload: &Upload,
         parts: &[Part],
-        expected: &[Checksum],
+        claims: &Claims,
     ) -> Result<Record> {
         let operation = OperationId(self.runtime().random_u128());
         let mut md5 = Md5::new();
@@ -335,26 +239,17 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
             md5.update(part.record.etag().md5);
             size += part.record.size();
         }
-        let checksums = match upload.checksum {
-            None => Vec::new(),
-            Some(kind) => {
-                let parts: Vec<(u64, Vec<Checksum>)> = parts
-                    .iter()
-                    .map(|part| {
-                        let kept = decode_checksums(part.record.checksums()).unwrap_or_default();
-                        (part.record.size(), kept)
-                    })
-                    .collect();
-                checksums::of_parts(kind, &parts).into_iter().collect()
-            }
-        };
-        for said in expected {
-            let ours = checksums.iter().find(|ours| ours.algorithm == said.algorithm);
-            if ours.is_some_and(|ours| ours.value != said.value) {
-                let algorithm = said.algorithm.name();
-                return Err(super::error::SourceError::BadDigest { algorithm }.into());
-            }
-        }
+        let checksums: Vec<Checksum> = upload
+            .checksum
+            .and_then(|kind| {
+                let parts: Vec<(u64, Vec<Checksum>)> =
+                    parts.iter().map(|part| (part.record.size(), part.checksums())).collect();
+                checksums::of_parts(kind, &parts)
+            })
+            .into_iter()
+            .collect();
+        check_claims(claims, upload, &checksums, size)?;
+        let table = parts::encode(&table_of(parts, upload));
         let mut payloads = Vec::new();
         for part in parts {
             let number = u16::try_from(part.number).expect("part numbers are checked");
@@ -364,7 +259,14 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
             0 => (PayloadForm::None, payloads),
             1..=PAYLOADS_INLINE_MAX => (PayloadForm::Inline, payloads),
             _ => {
-                (PayloadForm::Manifest, vec![self.put_manifest(names, operation, &payloads).await?])
+                let bytes = manifest::encode(&payloads, &table);
+                (PayloadForm::Manifest, vec![self.put_manifest(names, operation, bytes).await?])
+            }
+        };
+        let checksums = match form {
+            PayloadForm::Manifest => encode_checksums(&checksums),
+            PayloadForm::None | PayloadForm::Inline => {
+                encode_checksums_and_parts(&checksums, &table)
             }
         };
         Ok(Record::encode(&Fields {
@@ -381,8 +283,8 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
             },
             form,
             payloads,
-            checksums: encode_checksums(&checksums),
-            metadata: encode_metadata(&upload.metadata),
+            checksums,
+            metadata: upload.attributes.clone(),
         }))
     }
 
@@ -391,21 +293,20 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
         &self,
         names: &UploadPlace,
         operation: OperationId,
-        payloads: &[Layout],
+        bytes: Bytes,
     ) -> Result<Layout> {
-        let bytes = manifest::encode(payloads);
         let seen = self.read_key(names.place.set, &names.object).await?;
         let class = StorageClass::Standard;
         let layout = self.layout(names.place, class, bytes.len() as u64, 0, &seen)?;
         let layout = layout.expect("a manifest is not empty");
-        assert!(!layout.is_co_staged(), "more parts than a record holds exceed the copy limit");
+        assert!(!layout.is_co_staged(), "a manifest is long enough");
         let mut body = stage::Whole::new(bytes);
         let staged = stage::stage(self, &names.object, operation, layout, &mut body).await?;
         Ok(staged.layout.expect("a manifest is not empty"))
     }
 
     /// Ends the parts' keys: those whose payloads are in `kept` release them, the others free them.
-    async fn remove_parts(&self, names: &UploadPlace, kept: &[Layout]) -> Result<()> {
+    pub(super) async fn remove_parts(&self, names: &UploadPlace, kept: &[Layout]) -> Result<()> {
         let kept: std::collections::BTreeSet<_> =
             kept.iter().map(|layout| layout.payload).collect();
         let mut parts = Vec::new();
@@ -430,55 +331,44 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
         let write = Write::tombstone(part.clone(), record, Condition::None, &before);
         self.write_key(names.place.set, write).await
     }
+}
 
-    async fn upload_place(&self, bucket: &str, key: &Bytes, id: u128) -> Result<UploadPlace> {
-        let incarnation = self.bucket(bucket).await?.incarnation;
-        let name = [key, &[0][..], &id.to_be_bytes()].concat();
-        Ok(UploadPlace {
-            place: self.place(bucket, key),
-            incarnation,
-            object: Key::new(Keyspace::Objects, incarnation, key),
-            upload: Key::new(Keyspace::Uploads, incarnation, &name),
-            parts: Key::new(Keyspace::Parts, incarnation, &name),
-        })
-    }
-
-    async fn upload_value(&self, names: &UploadPlace) -> Result<(KeyRead, Upload)> {
-        let read = self.read_key(names.place.set, &names.upload).await?;
-        let upload = read.live().and_then(Upload::of).ok_or(Error::NoSuchUpload)?;
-        Ok((read, upload))
-    }
-
-    async fn open_upload(&self, names: &UploadPlace) -> Result<(KeyRead, Upload)> {
-        let (read, upload) = self.upload_value(names).await?;
-        if upload.state == State::Open { Ok((read, upload)) } else { Err(Error::NoSuchUpload) }
-    }
-
-    async fn write_upload(
-        &self,
-        names: &UploadPlace,
-        before: &KeyRead,
-        upload: &Upload,
-    ) -> Result<()> {
-        let record = self.system_record(upload.encode());
-        let condition = before.condition();
-        let write = Write::staged(names.upload.clone(), record, condition, before, None);
-        self.write_key(names.place.set, write).await.map_err(lost_race)
+impl Part {
+    fn checksums(&self) -> Vec<Checksum> {
+        decode_checksums(self.record.checksums()).unwrap_or_default()
     }
 }
 
-/// Somebody else completed or aborted the upload in between.
-fn lost_race(error: Error) -> Error {
-    match error {
-        Error::PreconditionFailed | Error::NoSuchKey => Error::Conflict,
-        other => other,
-    }
+/// What the object remembers of its parts.
+fn table_of(parts: &[Part], upload: &Upload) -> Vec<PartEntry> {
+    let algorithm = upload.checksum.map(|checksum| checksum.algorithm);
+    let checksum = |part: &Part| {
+        let mut kept = part.checksums().into_iter();
+        kept.find(|checksum| Some(checksum.algorithm) == algorithm)
+    };
+    let entry = |part: &Part| PartEntry {
+        number: part.number,
+        size: part.record.size(),
+        checksum: checksum(part),
+    };
+    parts.iter().map(entry).collect()
 }
 
-fn parse_id(id: &str) -> Result<u128> {
-    let valid = id.len() == 32 && id.bytes().all(|digit| digit.is_ascii_hexdigit());
-    let parsed = if valid { u128::from_str_radix(id, 16).ok() } else { None };
-    parsed.ok_or(Error::NoSuchUpload)
+fn check_claims(claims: &Claims, upload: &Upload, checksums: &[Checksum], size: u64) -> Result<()> {
+    if claims.size.is_some_and(|stated| stated != size) {
+        return Err(Error::ClaimFailed { what: "size" });
+    }
+    let composite = upload.checksum.map(|checksum| checksum.composite);
+    if claims.composite.is_some() && claims.composite != composite {
+        return Err(Error::ClaimFailed { what: "checksum type" });
+    }
+    for said in &claims.checksums {
+        let ours = checksums.iter().find(|ours| ours.algorithm == said.algorithm);
+        if ours.is_some_and(|ours| ours.value != said.value) {
+            return Err(SourceError::BadDigest { algorithm: said.algorithm.name() }.into());
+        }
+    }
+    Ok(())
 }
 
 fn written(record: &Record) -> Written {

@@ -26,7 +26,7 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
         let layout = self.layout(place, put.class, put.size, 0, &before)?;
         let staged = match layout {
             Some(layout) => stage::stage(self, &key, operation, layout, body).await?,
-            None => stage::stage_nothing(body).await?,
+            None => stage::stage_nothing(self, body).await?,
         };
         let fields = self.version_fields(operation, &put, &staged);
         let written = written(&fields, &staged.checksums);
@@ -67,7 +67,7 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
             form: if staged.layout.is_some() { PayloadForm::Inline } else { PayloadForm::None },
             payloads: staged.layout.iter().cloned().collect(),
             checksums: encode_checksums(&staged.checksums),
-            metadata: encode_metadata(&put.metadata),
+            metadata: encode_metadata(&put.metadata, &put.tags),
         }
     }
 }
@@ -89,7 +89,10 @@ impl Condition {
             (Self::Absent, head) => head.is_none(),
             (Self::Present, head) => head.is_some(),
             (Self::Matches(etag), Some(record)) => record.etag().to_string() == *etag,
-            (Self::Matches(_), None) => false,
+            (Self::Differs(etag), Some(record)) => record.etag().to_string() != *etag,
+            (Self::Differs(_), None) => true,
+            (Self::Version(version), Some(record)) => record.version() == *version,
+            (Self::Matches(_) | Self::Version(_), None) => false,
         }
     }
 
@@ -97,7 +100,9 @@ impl Condition {
         use super::error::Error;
         match (self.holds(head), self, head) {
             (true, _, _) => Ok(()),
-            (false, Self::Matches(_) | Self::Present, None) => Err(Error::NoSuchKey),
+            (false, Self::Matches(_) | Self::Present | Self::Version(_), None) => {
+                Err(Error::NoSuchKey)
+            }
             (false, _, _) => Err(Error::PreconditionFailed),
         }
     }

@@ -13,7 +13,6 @@ use basalt_net::exchange::{Exchange, Step};
 use basalt_net::lookup::{Found, Lookup};
 use basalt_net::mailbox::{Mailbox, Replies};
 use basalt_net::proposer::{Ended, Ground, Proposal, Value};
-use basalt_net::quorum::bit;
 use basalt_net::reader::{Head, Reading};
 use basalt_net::update::{Outcome, Update, Wish};
 use bytes::Bytes;
@@ -76,6 +75,8 @@ pub(super) struct Write {
     before: KeyRead,
     /// Nothing is written where nothing is live.
     removes: bool,
+    /// Its payloads are named by a record that is decided: nothing is left behind.
+    restates: bool,
 }
 
 impl Write {
@@ -87,7 +88,19 @@ impl Write {
         before: &KeyRead,
         copy: Option<SmallShard>,
     ) -> Self {
-        Self { key, record, copy, condition, before: before.clone(), removes: false }
+        let before = before.clone();
+        Self { key, record, copy, condition, before, removes: false, restates: false }
+    }
+
+    /// The version that is there, described anew: its payloads are those of the present record.
+    pub(super) fn restated(
+        key: Key,
+        record: Record,
+        before: &KeyRead,
+        copy: Option<SmallShard>,
+    ) -> Self {
+        let condition = Condition::Version(record.version());
+        Self { restates: true, ..Self::staged(key, record, condition, before, copy) }
     }
 
     /// A record that ends the key's life.
@@ -98,39 +111,40 @@ impl Write {
         before: &KeyRead,
     ) -> Self {
         let before = before.clone();
-        Self { key, record, copy: None, condition, before, removes: true }
+        Self { key, record, copy: None, condition, before, removes: true, restates: false }
     }
 }
 
 impl<M: Mailbox, R: Runtime> Store<M, R> {
     /// Reads a key's head, deciding what may be pending.
     pub(super) async fn read_key(&self, set: SetIndex, key: &Key) -> Result<KeyRead> {
-        self.look_up(set, key, 0, false).await
+        self.look_up(set, |ground| Lookup::of_all(ground, key.clone())).await
     }
 
-    /// As [`Self::read_key`], for who does not care which drives are there; the drive `copy_from` is
-    /// asked for a payload that travels with its record.
-    pub(super) async fn read_key_and_copy(
+    /// As [`Self::read_key`], for who does not care which drives are there: R of them are asked first,
+    /// from `start` on, and with `copy` the first of those for a payload that travels with its record.
+    pub(super) async fn read_head(
         &self,
         set: SetIndex,
         key: &Key,
-        copy_from: Option<DriveIndex>,
+        start: DriveIndex,
+        copy: bool,
     ) -> Result<KeyRead> {
-        self.look_up(set, key, copy_from.map_or(0, bit), true).await
+        self.look_up(set, |ground| {
+            let (first, nearest) = self.drives_to_ask(set, start, ground.quorums.read);
+            let copies_from = if copy { nearest } else { 0 };
+            Lookup::of_head(ground, key.clone(), first, copies_from)
+        })
+        .await
     }
 
-    async fn look_up(
-        &self,
-        set: SetIndex,
-        key: &Key,
-        copies_from: u16,
-        eager: bool,
-    ) -> Result<KeyRead> {
+    async fn look_up(&self, set: SetIndex, lookup: impl Fn(Ground) -> Lookup) -> Result<KeyRead> {
         for _ in 0..MAPS_MAX {
-            let mut lookup = Lookup::new(self.ground(set), key.clone(), copies_from, eager);
+            let mut lookup = lookup(self.ground(set));
             let (outcome, _) = self.run(set, &mut lookup).await;
+            self.note_silent(set, lookup.silent(), lookup.reading().answered());
             if let Some(certificate) = lookup.certificate() {
-                self.certify_in_background(set, key.clone(), certificate);
+                self.certify_in_background(set, lookup.key().clone(), certificate);
             }
             match outcome {
                 Ok(found) => {
@@ -198,7 +212,7 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
     }
 
     /// The next reply; `None` when there are no more or the deadline passed.
-    async fn next_before(
+    pub(super) async fn next_before(
         &self,
         replies: &mut Replies,
         deadline: Moment,
@@ -264,7 +278,7 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
     }
 
     async fn write_to_end(&self, set: SetIndex, write: Write) -> Result<()> {
-        let Write { key, record, copy, condition, before, removes } = write;
+        let Write { key, record, copy, condition, before, removes, .. } = write;
         let own = Value { record, copy };
         let mut found = before.found;
         for _ in 0..MAPS_MAX {
@@ -315,6 +329,18 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
             step = match step {
                 Step::Send(requests) => {
                     replies = self.mailbox().send(set, requests);
+                    deadline = self.runtime().now().plus(STEP_DEADLINE);
+                    lingering = false;
+                    Step::Wait
+                }
+                Step::SendSome(requests) => {
+                    replies = self.mailbox().send(set, requests);
+                    deadline = self.runtime().now().plus(LATE_REPLIES);
+                    lingering = true;
+                    Step::Wait
+                }
+                Step::SendMore(requests) => {
+                    replies = replies.and(self.mailbox().send(set, requests));
                     deadline = self.runtime().now().plus(STEP_DEADLINE);
                     lingering = false;
                     Step::Wait
@@ -438,7 +464,7 @@ fn is_certain(error: &Error) -> bool {
 /// The staged payloads that a write would leave behind if it did not happen: a fresh PUT's. Parts that
 /// a completion names belong to their parts' records.
 fn staged_payloads(write: &Write) -> Vec<(PayloadId, Vec<DriveIndex>)> {
-    if write.record.etag().parts > 0 {
+    if write.record.etag().parts > 0 || write.restates {
         return Vec::new();
     }
     write

@@ -240,7 +240,11 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
     ) -> Result<bool> {
         self.settle_key(set, &orphan.key).await?;
         let head = self.decide_head(set, &orphan.key).await?;
-        if head.is_some_and(|(_, record)| record.operation() == orphan.operation) {
+        let is_needed = |record: &Record| {
+            record.operation() == orphan.operation
+                || record.payloads().any(|layout| layout.payload == orphan.payload)
+        };
+        if head.is_some_and(|(_, record)| is_needed(&record)) {
             return Ok(false);
         }
         let request = Request::Discard { payload: orphan.payload };

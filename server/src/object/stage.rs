@@ -22,10 +22,10 @@ use basalt_net::mailbox::{Mailbox, Replies};
 use basalt_net::quorum;
 use bytes::{Bytes, BytesMut};
 use futures_util::future::{Either, select};
-use md5::{Digest, Md5};
 
 use super::api::Source;
 use super::error::{Error, Result, SourceError};
+use super::hashing::BodyHash;
 use super::store::Store;
 
 /// Windows of which the shards are being written while the next one is filled.
@@ -55,7 +55,7 @@ pub(super) async fn stage<M: Mailbox, R: Runtime>(
     layout: Layout,
     body: &mut impl Source,
 ) -> Result<Staged> {
-    let mut intake = Intake::new(body, layout.bytes);
+    let mut intake = Intake::new(store, body, layout.bytes);
     if layout.is_co_staged() {
         let bytes = intake.take_all().await?;
         let (md5, checksums) = intake.finish().await?;
@@ -85,8 +85,11 @@ pub(super) async fn stage<M: Mailbox, R: Runtime>(
 }
 
 /// Takes an empty body.
-pub(super) async fn stage_nothing(body: &mut impl Source) -> Result<Staged> {
-    let (md5, checksums) = Intake::new(body, 0).finish().await?;
+pub(super) async fn stage_nothing<M: Mailbox, R: Runtime>(
+    store: &Store<M, R>,
+    body: &mut impl Source,
+) -> Result<Staged> {
+    let (md5, checksums) = Intake::new(store, body, 0).finish().await?;
     Ok(Staged { layout: None, md5, checksums, copy: None })
 }
 
@@ -145,12 +148,13 @@ struct Intake<'a, S: Source> {
     size: u64,
     taken: u64,
     pending: Bytes,
-    md5: Md5,
+    md5: BodyHash,
 }
 
 impl<'a, S: Source> Intake<'a, S> {
-    fn new(source: &'a mut S, size: u64) -> Self {
-        Self { source, size, taken: 0, pending: Bytes::new(), md5: Md5::new() }
+    fn new<M: Mailbox, R: Runtime>(store: &Store<M, R>, source: &'a mut S, size: u64) -> Self {
+        let md5 = store.hashing().begin();
+        Self { source, size, taken: 0, pending: Bytes::new(), md5 }
     }
 
     fn remaining(&self) -> u64 {
@@ -165,11 +169,11 @@ impl<'a, S: Source> Intake<'a, S> {
             }
             let length = out.len().min(self.pending.len());
             let bytes = self.pending.split_to(length);
-            self.md5.update(&bytes);
             let (now, later) = out.split_at_mut(length);
             now.copy_from_slice(&bytes);
             out = later;
             self.taken += length as u64;
+            self.md5.update(bytes).await;
         }
         Ok(())
     }
@@ -187,7 +191,7 @@ impl<'a, S: Source> Intake<'a, S> {
         if !self.pending.is_empty() || self.source.next().await?.is_some() {
             return Err(SourceError::TooLong.into());
         }
-        let md5: [u8; 16] = self.md5.finalize().into();
+        let md5 = self.md5.finish().await;
         let checksums = self.source.finish(&md5)?;
         Ok((md5, checksums))
     }

@@ -10,7 +10,7 @@ use super::error::{Code, Failure};
 use crate::object::{Condition, Metadata, ObjectInfo, Span, StorageClass};
 
 /// Content headers that are kept with an object.
-const CONTENT_HEADERS: [&str; 6] = [
+pub(super) const CONTENT_HEADERS: [&str; 6] = [
     "cache-control",
     "content-disposition",
     "content-encoding",
@@ -20,11 +20,13 @@ const CONTENT_HEADERS: [&str; 6] = [
 ];
 /// All names and values of user metadata together, in bytes, as S3 counts them.
 const USER_METADATA_BYTES_MAX: usize = 2048;
+/// Everything that is kept, names and values together: it rests in the object's record.
+const METADATA_BYTES_MAX: usize = 8 << 10;
 const USER_PREFIX: &str = "x-amz-meta-";
 
 pub(super) fn metadata(headers: &HeaderMap) -> Result<Metadata, Failure> {
     let mut metadata = Metadata::new();
-    let mut user_bytes = 0;
+    let (mut user_bytes, mut bytes) = (0, 0);
     for name in headers.keys() {
         let name_text = name.as_str();
         let is_user = name_text.starts_with(USER_PREFIX);
@@ -40,7 +42,12 @@ pub(super) fn metadata(headers: &HeaderMap) -> Result<Metadata, Failure> {
         } else if value.is_empty() {
             continue;
         }
+        bytes += name_text.len() + value.len();
         metadata.push((name_text.to_owned(), value));
+    }
+    if bytes > METADATA_BYTES_MAX {
+        let text = format!("The metadata has {bytes} bytes; {METADATA_BYTES_MAX} are allowed.");
+        return Err(Failure::new(Code::MetadataTooLarge, text));
     }
     if user_bytes > USER_METADATA_BYTES_MAX {
         let text = format!(
@@ -106,17 +113,30 @@ pub(super) fn unquoted(etag: &str) -> &str {
     etag.strip_prefix('"').and_then(|etag| etag.strip_suffix('"')).unwrap_or(etag)
 }
 
-/// The condition of a write or delete.
+/// The condition of a write. What S3 knows for reads alone is refused, not passed over.
 pub(super) fn write_condition(headers: &HeaderMap) -> Result<Condition, Failure> {
+    for name in ["if-modified-since", "if-unmodified-since"] {
+        if headers.contains_key(name) {
+            return Err(Failure::not_implemented(&format!("The header {name} of a write")));
+        }
+    }
     match (text(headers, "if-match")?, text(headers, "if-none-match")?) {
         (None, None) => Ok(Condition::None),
         (None, Some("*")) => Ok(Condition::Absent),
-        (None, Some(_)) => Err(Failure::not_implemented("If-None-Match of a write but for '*'")),
+        (None, Some(etag)) => Ok(Condition::Differs(unquoted(etag).to_owned())),
         (Some("*"), None) => Ok(Condition::Present),
         (Some(etag), None) => Ok(Condition::Matches(unquoted(etag).to_owned())),
         (Some(_), Some(_)) => {
             Err(Failure::not_implemented("If-Match together with If-None-Match of a write"))
         }
+    }
+}
+
+/// The condition of a deletion: that there is something else to keep is none.
+pub(super) fn delete_condition(headers: &HeaderMap) -> Result<Condition, Failure> {
+    match headers.contains_key("if-none-match") {
+        true => Err(Failure::not_implemented("The header if-none-match of a deletion")),
+        false => write_condition(headers),
     }
 }
 
@@ -240,6 +260,9 @@ fn select_bytes(range: &str, size: u64) -> Option<Selection> {
 }
 
 #[cfg(test)]
+mod over_http;
+
+#[cfg(test)]
 mod tests {
     use basalt_engine::record::Etag;
     use basalt_engine::units::VersionId;
@@ -262,6 +285,7 @@ mod tests {
             class: StorageClass::Standard,
             version: VersionId(1),
             metadata: Vec::new(),
+            tags: Vec::new(),
             checksums: Vec::new(),
         }
     }
@@ -363,17 +387,24 @@ mod tests {
     }
 
     #[test]
-    fn writes_know_four_conditions() {
+    fn writes_know_five_conditions() {
         let of = |pairs: &[(&'static str, &str)]| write_condition(&headers(pairs));
         assert_eq!(of(&[]), Ok(Condition::None));
         assert_eq!(of(&[("if-none-match", "*")]), Ok(Condition::Absent));
+        assert_eq!(of(&[("if-none-match", "\"e\"")]), Ok(Condition::Differs("e".to_owned())));
         assert_eq!(of(&[("if-match", "*")]), Ok(Condition::Present));
         assert_eq!(of(&[("if-match", "\"e\"")]), Ok(Condition::Matches("e".to_owned())));
-        for pairs in
-            [&[("if-none-match", "\"e\"")][..], &[("if-none-match", "*"), ("if-match", "\"e\"")]]
-        {
+        for pairs in [
+            &[("if-none-match", "*"), ("if-match", "\"e\"")][..],
+            &[("if-modified-since", MODIFIED)],
+            &[("if-unmodified-since", MODIFIED)],
+        ] {
             assert_eq!(of(pairs).expect_err("refused").code, Code::NotImplemented);
         }
+        let delete = |pairs: &[(&'static str, &str)]| delete_condition(&headers(pairs));
+        assert_eq!(delete(&[("if-match", "*")]), Ok(Condition::Present));
+        let refused = delete(&[("if-none-match", "*")]).expect_err("refused");
+        assert_eq!(refused.code, Code::NotImplemented);
     }
 
     #[test]

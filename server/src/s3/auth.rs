@@ -7,7 +7,9 @@ use http::HeaderMap;
 
 use super::date;
 use super::error::{Code, Failure};
+use super::form::Form;
 use super::operation::Operation;
+use super::post_policy::PostPolicy;
 use super::sigv4::{self, ChunkChain, Scope, Signed, SigningKey, SigningKeys};
 use super::target::{Query, Target};
 
@@ -185,13 +187,8 @@ impl Gate {
             Kind::HeaderV4(fields) => self.header(head, fields, now_ms),
             Kind::QueryV4 => self.presigned(head, now_ms),
             Kind::Anonymous => Err(denied("The request is not signed.")),
-            Kind::HeaderV2 | Kind::QueryV2 => Err(Failure::new(
-                Code::InvalidRequest,
-                "The request is signed with signature version 2, which is not supported: use \
-                 version 4 (AWS4-HMAC-SHA256). In boto3: Config(signature_version='s3v4'); in \
-                 the aws CLI: aws configure set default.s3.signature_version s3v4.",
-            )),
-            Kind::PostForm => Err(Failure::not_implemented("An upload by POST form")),
+            Kind::HeaderV2 | Kind::QueryV2 => Err(version_2()),
+            Kind::PostForm => Err(denied("A form is authorized by its fields alone.")),
             Kind::Unknown => Err(Failure::new(
                 Code::InvalidArgument,
                 "The authorization mechanism is not supported; use AWS4-HMAC-SHA256.",
@@ -201,6 +198,41 @@ impl Gate {
                 "The request carries more than one authorization; exactly one is allowed.",
             )),
         }
+    }
+
+    /// The one decision about who signed a form, and what its policy allows.
+    pub(super) fn authenticate_form(
+        &self,
+        form: &Form,
+    ) -> Result<(Authenticated, PostPolicy), Failure> {
+        let malformed =
+            |text: &'static str| Failure::new(Code::AuthorizationQueryParametersError, text);
+        if form.get("awsaccesskeyid").is_some() || form.get("signature").is_some() {
+            return Err(version_2());
+        }
+        let policy = form.get("policy").ok_or_else(|| denied("The form has no policy."))?;
+        let field = |name: &str| {
+            form.get(name).ok_or_else(|| {
+                let text = format!("The form lacks the field {name}.");
+                Failure::new(Code::InvalidArgument, text)
+            })
+        };
+        if field("x-amz-algorithm")? != sigv4::ALGORITHM {
+            return Err(malformed("x-amz-algorithm only supports AWS4-HMAC-SHA256."));
+        }
+        let claim = Claim::new(
+            field("x-amz-credential")?,
+            field("x-amz-date")?,
+            "",
+            field("x-amz-signature")?,
+            &malformed,
+        )?;
+        let has_token = form.get("x-amz-security-token").is_some();
+        self.check_claim(&claim, has_token, Code::AuthorizationQueryParametersError)?;
+        self.verify_text(&claim, policy)?;
+        let policy = PostPolicy::parse(policy)?;
+        let (identity, payload, hoisted) = (Identity::Root, Payload::Unsigned, Vec::new());
+        Ok((Authenticated { identity, payload, hoisted }, policy))
     }
 
     fn header(&self, head: &Head<'_>, fields: &str, now_ms: u64) -> Result<Authenticated, Failure> {
@@ -271,6 +303,29 @@ impl Gate {
         hoisted: Vec<(String, String)>,
     ) -> Result<Authenticated, Failure> {
         check_signed_headers(head.headers, &claim.header_names)?;
+        let has_token = head.headers.contains_key("x-amz-security-token")
+            || head.target.query.has("X-Amz-Security-Token");
+        self.check_claim(&claim, has_token, region_code)?;
+        let signed = Signed {
+            method: head.method,
+            raw_path: &head.target.raw_path,
+            query: &head.target.query,
+            headers: head.headers,
+            header_names: &claim.header_names,
+            payload: content,
+        };
+        let key = self.verify_text(&claim, &signed.string_to_sign(&claim.scope))?;
+        let payload = Payload::new(content, key, claim)?;
+        Ok(Authenticated { identity: Identity::Root, payload, hoisted })
+    }
+
+    /// What a claim must say before its signature is looked at.
+    fn check_claim(
+        &self,
+        claim: &Claim<'_>,
+        has_token: bool,
+        region_code: Code,
+    ) -> Result<(), Failure> {
         if let Some(region) = &self.region
             && *region != claim.scope.region
         {
@@ -281,9 +336,7 @@ impl Gate {
             let region = Some(region.clone());
             return Err(Failure { region, ..Failure::new(region_code, text) });
         }
-        if head.headers.contains_key("x-amz-security-token")
-            || head.target.query.has("X-Amz-Security-Token")
-        {
+        if has_token {
             return Err(Failure::new(Code::InvalidToken, "The session token is not valid."));
         }
         if claim.access_key != self.credentials.access_key {
@@ -292,20 +345,17 @@ impl Gate {
                 "The access key id does not exist in the records.",
             ));
         }
-        let signed = Signed {
-            method: head.method,
-            raw_path: &head.target.raw_path,
-            query: &head.target.query,
-            headers: head.headers,
-            header_names: &claim.header_names,
-            payload: content,
-        };
+        Ok(())
+    }
+
+    /// Fails unless the claim's signature is that of `text`; gives out the key that verified it.
+    fn verify_text(&self, claim: &Claim<'_>, text: &str) -> Result<SigningKey, Failure> {
         let cached = self.keys.get(&claim.scope);
         let key = match &cached {
             Some(key) => key.clone(),
             None => SigningKey::derive(&self.credentials.secret_key, &claim.scope),
         };
-        if !key.verifies(&signed.string_to_sign(&claim.scope), &claim.signature) {
+        if !key.verifies(text, &claim.signature) {
             return Err(Failure::new(
                 Code::SignatureDoesNotMatch,
                 "The signature that was calculated does not match the one that was provided. \
@@ -315,9 +365,22 @@ impl Gate {
         if cached.is_none() {
             self.keys.keep(&claim.scope, &key);
         }
-        let payload = Payload::new(content, key, claim)?;
-        Ok(Authenticated { identity: Identity::Root, payload, hoisted })
+        Ok(key)
     }
+}
+
+/// Whether a request is authorized by the fields of its body.
+pub(super) fn is_form(head: &Head<'_>) -> bool {
+    Kind::of(head) == Kind::PostForm
+}
+
+fn version_2() -> Failure {
+    Failure::new(
+        Code::InvalidRequest,
+        "The request is signed with signature version 2, which is not supported: use version 4 \
+         (AWS4-HMAC-SHA256). In boto3: Config(signature_version='s3v4'); in the aws CLI: aws \
+         configure set default.s3.signature_version s3v4.",
+    )
 }
 
 impl Payload {

@@ -229,7 +229,10 @@ impl<'a, B: Body<Data = Bytes> + Unpin, R: Runtime> RequestBody<'a, B, R> {
                 None => return Ok(None),
                 Some(Err(_)) => return Err(SourceError::Incomplete),
                 Some(Ok(frame)) => match frame.into_data() {
-                    Ok(data) if !data.is_empty() => return Ok(Some(data)),
+                    Ok(data) if !data.is_empty() => {
+                        watch.body_progress(data.len());
+                        return Ok(Some(data));
+                    }
                     // Trailers of HTTP itself mean nothing to S3.
                     Ok(_) | Err(_) => {}
                 },

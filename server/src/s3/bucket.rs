@@ -1,5 +1,4 @@
-//! Operations on buckets: create, look, list, delete, and the questions whose answer is that
-//! nothing is set.
+//! Operations on buckets: create, look, list, delete.
 
 use basalt_engine::seam::Runtime;
 use basalt_net::mailbox::Mailbox;
@@ -14,7 +13,6 @@ use super::auth::{Authorized, parse_decimal};
 use super::body::{Checksums, Expected, RequestBody};
 use super::date;
 use super::error::{Code, Failure};
-use super::operation::Unset;
 use super::request::{OWNER_ID, OWNER_NAME, Request};
 use super::watch::Watch;
 use super::xml::{self, Writer};
@@ -120,35 +118,6 @@ impl<M: Mailbox, R: Runtime> Server<M, R> {
         xml.bare(self.region().filter(|region| *region != DEFAULT_REGION).unwrap_or_default());
         Ok(answer::xml(xml.finish()))
     }
-
-    pub(super) async fn put_private_acl(
-        &self,
-        request: &Request,
-        _authorized: Authorized,
-    ) -> Result<Answer<M, R>, Failure> {
-        self.check_exists(request).await?;
-        Ok(answer::empty(StatusCode::OK))
-    }
-
-    pub(super) async fn unset(
-        &self,
-        request: &Request,
-        _authorized: Authorized,
-        unset: Unset,
-    ) -> Result<Answer<M, R>, Failure> {
-        self.check_exists(request).await?;
-        nothing_set(unset, request.target.key.is_some()).map(answer::xml)
-    }
-
-    /// Fails unless the bucket or object that the request names is there.
-    async fn check_exists(&self, request: &Request) -> Result<(), Failure> {
-        let bucket = request.bucket();
-        match &request.target.key {
-            None => drop(self.store().bucket(bucket).await?),
-            Some(key) => drop(self.store().head(bucket, key).await?),
-        }
-        Ok(())
-    }
 }
 
 /// The region that clients take for granted.
@@ -180,68 +149,4 @@ pub(super) fn owner(xml: &mut Writer) {
         xml.text("ID", OWNER_ID);
         xml.text("DisplayName", OWNER_NAME);
     });
-}
-
-fn nothing_set(unset: Unset, of_object: bool) -> Result<String, Failure> {
-    let mut refuse = None;
-    let mut refused = |code, text| {
-        refuse = Some(Failure::new(code, text));
-        "Error"
-    };
-    let root = match unset {
-        Unset::Acl => return Ok(private_acl()),
-        Unset::Tagging if of_object => {
-            let mut xml = Writer::s3("Tagging");
-            xml.element("TagSet", |_| {});
-            return Ok(xml.finish());
-        }
-        Unset::RequestPayment => {
-            let mut xml = Writer::s3("RequestPaymentConfiguration");
-            xml.text("Payer", "BucketOwner");
-            return Ok(xml.finish());
-        }
-        Unset::Versioning => "VersioningConfiguration",
-        Unset::Notification => "NotificationConfiguration",
-        Unset::Logging => "BucketLoggingStatus",
-        Unset::Accelerate => "AccelerateConfiguration",
-        Unset::Tagging => refused(Code::NoSuchTagSet, "The bucket has no tags."),
-        Unset::Policy => refused(Code::NoSuchBucketPolicy, "The bucket has no policy."),
-        Unset::Lifecycle => {
-            refused(Code::NoSuchLifecycleConfiguration, "The bucket has no lifecycle.")
-        }
-        Unset::Encryption => refused(
-            Code::ServerSideEncryptionConfigurationNotFound,
-            "The bucket has no encryption configuration.",
-        ),
-        Unset::ObjectLock => {
-            refused(Code::ObjectLockConfigurationNotFound, "The bucket has no object lock.")
-        }
-        Unset::Cors => refused(Code::NoSuchCorsConfiguration, "The bucket has no CORS rules."),
-        Unset::Website => refused(Code::NoSuchWebsiteConfiguration, "The bucket is not a website."),
-        Unset::Replication => {
-            refused(Code::ReplicationConfigurationNotFound, "The bucket is not replicated.")
-        }
-    };
-    match refuse {
-        Some(failure) => Err(failure),
-        None => Ok(Writer::s3(root).finish()),
-    }
-}
-
-/// Everything belongs to the owner alone.
-fn private_acl() -> String {
-    let mut xml = Writer::s3("AccessControlPolicy");
-    owner(&mut xml);
-    xml.element("AccessControlList", |xml| {
-        xml.element("Grant", |xml| {
-            let user = "xmlns:xsi=\"http://www.w3.org/2001/XMLSchema-instance\" \
-                xsi:type=\"CanonicalUser\"";
-            xml.element_with("Grantee", user, |xml| {
-                xml.text("ID", OWNER_ID);
-                xml.text("DisplayName", OWNER_NAME);
-            });
-            xml.text("Permission", "FULL_CONTROL");
-        });
-    });
-    xml.finish()
 }

@@ -17,12 +17,14 @@ use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper::server::conn::http1;
 use hyper::service::{HttpService, service_fn};
 
-use super::Server;
 use super::watch::{Verdict, Watch};
+use super::{Patience, Server};
 
 /// Measured: smaller buffers cost reads, larger ones page faults and waiting neighbours.
 const BUFFER_BYTES_MAX: usize = 1 << 20;
-const HEAD_BYTES_MAX: usize = 16 << 10;
+/// What is longer is not read to its end, and refused without S3's words. S3's own limits, which
+/// are lower, are the service's.
+const HEAD_BYTES_MAX: usize = 20 << 10;
 
 impl<M: Mailbox, R: Runtime> Server<M, R> {
     /// Serves requests on `stream` until either side closes it. Once `stop` resolves, the request
@@ -37,6 +39,23 @@ impl<M: Mailbox, R: Runtime> Server<M, R> {
             watch.request_begins();
             let watch = &watch;
             async move { Ok::<_, Infallible>(self.respond(request, watch).await) }
+        });
+        serve(stream, &self.inner.runtime, &watch, service, stop).await;
+    }
+}
+
+impl<M: Mailbox, R: Runtime> Server<M, R> {
+    /// Tells one request on `stream` that there are too many connections, and closes it.
+    pub async fn turn_away<S>(&self, stream: S, stop: impl Future<Output = ()>)
+    where
+        S: Read + Write + Unpin + 'static,
+    {
+        let watch = Rc::new(Watch::new(self.inner.runtime.clone(), Patience::of_the_turned_away()));
+        let service = service_fn(|request: http::Request<Incoming>| {
+            watch.request_begins();
+            let mut answer = self.turned_away(request.uri().path());
+            answer.body_mut().ends_request_of(Rc::clone(&watch));
+            async move { Ok::<_, Infallible>(answer) }
         });
         serve(stream, &self.inner.runtime, &watch, service, stop).await;
     }

@@ -17,7 +17,7 @@ use super::object::check_size;
 use super::request::{Request, check_bucket_name, check_key};
 use super::target::decode;
 use super::xml::Writer;
-use super::{Server, date};
+use super::{Server, date, tagging};
 use crate::object::ObjectBody;
 use crate::object::error::SourceError;
 use crate::object::{self, Algorithm, Body, Checksum, ObjectInfo, Put, Source, Span, Written};
@@ -38,14 +38,16 @@ impl<M: Mailbox, R: Runtime> Server<M, R> {
         let headers = &request.headers;
         let origin = Origin::of(headers)?;
         let replaces = replaces_metadata(headers)?;
+        let replaces_tags = tagging::are_replaced(headers)?;
+        let new_tags = tagging::of_headers(headers)?;
         let class = attributes::storage_class(headers)?;
         let condition = attributes::write_condition(headers)?;
         let algorithm = checksum::algorithm_of_copy(headers)?;
         let is_same = origin.bucket == request.bucket() && origin.key == *request.key();
         let (info, body) = self.open(&origin, headers, None).await?;
-        if is_same && !replaces && class == info.class {
-            let text = "An object can be copied to itself only with other metadata or another \
-                        storage class.";
+        if is_same && !replaces && !replaces_tags && class == info.class {
+            let text = "An object can be copied to itself only with other metadata, other tags or \
+                        another storage class.";
             return Err(Failure::new(Code::InvalidRequest, text));
         }
         check_size(info.size)?;
@@ -55,6 +57,7 @@ impl<M: Mailbox, R: Runtime> Server<M, R> {
             size: info.size,
             class,
             metadata: if replaces { attributes::metadata(headers)? } else { info.metadata.clone() },
+            tags: if replaces_tags { new_tags } else { info.tags.clone() },
             condition,
         };
         let kept = algorithm.or(info.checksums.first().map(|checksum| checksum.algorithm));

@@ -14,7 +14,7 @@ use super::error::{Code, Failure};
 use super::request::{Request, check_key};
 use super::watch::Watch;
 use super::xml::{self, Element, Writer, malformed};
-use crate::object::Condition;
+use crate::object::{Condition, Error};
 
 const KEYS_MAX: usize = 1000;
 
@@ -67,11 +67,13 @@ impl<M: Mailbox, R: Runtime> Server<M, R> {
                 Ok(Condition::None) => {
                     plain.next().expect("one for each key").map_err(Failure::from)
                 }
-                Ok(condition) => self
-                    .store()
-                    .delete(bucket, &entry.key_bytes(), condition.clone())
-                    .await
-                    .map_err(Failure::from),
+                Ok(condition) => {
+                    let key = entry.key_bytes();
+                    match self.store().delete(bucket, &key, condition.clone()).await {
+                        Ok(()) | Err(Error::NoSuchKey) => Ok(()),
+                        Err(error) => Err(error.into()),
+                    }
+                }
                 Err(failure) => Err(failure.clone()),
             });
         }

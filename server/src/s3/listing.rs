@@ -33,6 +33,12 @@ struct Page<'a> {
     prefix: &'a str,
     delimiter: Option<&'a str>,
     limit: u32,
+    shown: Shown,
+}
+
+/// How names are written in an answer: as they are, or percent-encoded where the client asks so.
+#[derive(Clone, Copy)]
+pub(super) struct Shown {
     url_encoded: bool,
 }
 
@@ -83,28 +89,13 @@ impl<M: Mailbox, R: Runtime> Server<M, R> {
 impl<'a> Page<'a> {
     fn of(request: &'a Request, form: Form) -> Result<Self, Failure> {
         let query = &request.target.query;
-        let invalid = |text: &'static str| Failure::new(Code::InvalidArgument, text);
-        let limit = match query.filled("max-keys") {
-            None => KEYS_MAX,
-            Some(text) => {
-                let limit = parse_decimal(text)
-                    .filter(|&limit| limit <= i32::MAX as u64)
-                    .ok_or_else(|| invalid("max-keys must be a number from 0 to 2147483647."))?;
-                u32::try_from(limit).expect("below the limit").min(KEYS_MAX)
-            }
-        };
-        let url_encoded = match query.filled("encoding-type") {
-            None => false,
-            Some("url") => true,
-            Some(_) => return Err(invalid("encoding-type must be url.")),
-        };
         Ok(Self {
             form,
             request,
             prefix: query.get("prefix").unwrap_or_default(),
             delimiter: query.filled("delimiter"),
-            limit,
-            url_encoded,
+            limit: limit(request, "max-keys", KEYS_MAX)?,
+            shown: Shown::of(request)?,
         })
     }
 
@@ -151,7 +142,7 @@ impl<'a> Page<'a> {
             xml.text("Delimiter", &self.shown(delimiter));
         }
         xml.number("MaxKeys", self.limit.into());
-        if self.url_encoded {
+        if self.shown.is_encoded() {
             xml.text("EncodingType", "url");
         }
         xml.flag("IsTruncated", listing.next.is_some());
@@ -232,6 +223,28 @@ impl<'a> Page<'a> {
     }
 
     fn shown(&self, text: &str) -> String {
+        self.shown.text(text)
+    }
+
+    fn shown_bytes(&self, bytes: &[u8]) -> String {
+        self.shown.bytes(bytes)
+    }
+}
+
+impl Shown {
+    pub(super) fn of(request: &Request) -> Result<Self, Failure> {
+        match request.target.query.filled("encoding-type") {
+            None => Ok(Self { url_encoded: false }),
+            Some("url") => Ok(Self { url_encoded: true }),
+            Some(_) => Err(Failure::new(Code::InvalidArgument, "encoding-type must be url.")),
+        }
+    }
+
+    pub(super) fn is_encoded(self) -> bool {
+        self.url_encoded
+    }
+
+    pub(super) fn text(self, text: &str) -> String {
         if !self.url_encoded {
             return text.to_owned();
         }
@@ -240,9 +253,19 @@ impl<'a> Page<'a> {
         String::from_utf8(encoded).expect("ASCII")
     }
 
-    fn shown_bytes(&self, bytes: &[u8]) -> String {
-        self.shown(&String::from_utf8_lossy(bytes))
+    pub(super) fn bytes(self, bytes: &[u8]) -> String {
+        self.text(&String::from_utf8_lossy(bytes))
     }
+}
+
+/// How many entries a page may have: `name` says, up to `most`.
+pub(super) fn limit(request: &Request, name: &str, most: u32) -> Result<u32, Failure> {
+    let Some(text) = request.target.query.filled(name) else { return Ok(most) };
+    let limit = parse_decimal(text).filter(|&limit| limit <= i32::MAX as u64).ok_or_else(|| {
+        let text = format!("{name} must be a number from 0 to 2147483647.");
+        Failure::new(Code::InvalidArgument, text)
+    })?;
+    Ok(u32::try_from(limit).expect("below the limit").min(most))
 }
 
 /// Tokens are opaque to clients: a letter for the kind, then the bytes, in base64.

@@ -17,8 +17,8 @@ use super::request::Request;
 use super::target::encode_into;
 use super::watch::Watch;
 use super::xml::{self, Element, Writer, malformed};
-use super::{Server, checksum};
-use crate::object::{Algorithm, Checksum, PartName, Written};
+use super::{Server, checksum, tagging};
+use crate::object::{Algorithm, Checksum, Claims, NewUpload, PartName, Written};
 
 /// Parts are numbered from 1.
 const PARTS_MAX: u32 = 10_000;
@@ -31,10 +31,14 @@ impl<M: Mailbox, R: Runtime> Server<M, R> {
     ) -> Result<Answer<M, R>, Failure> {
         let headers = &request.headers;
         let sum = checksum::of_upload(headers)?;
-        let class = attributes::storage_class(headers)?;
-        let metadata = attributes::metadata(headers)?;
+        let new = NewUpload {
+            class: attributes::storage_class(headers)?,
+            metadata: attributes::metadata(headers)?,
+            tags: tagging::of_headers(headers)?,
+            checksum: sum,
+        };
         let (bucket, key) = (request.bucket(), request.key());
-        let id = self.store().create_upload(bucket, key, class, metadata, sum).await?;
+        let id = self.store().create_upload(bucket, key, new).await?;
         let mut xml = Writer::s3("InitiateMultipartUploadResult");
         xml.text("Bucket", bucket);
         xml.text("Key", &String::from_utf8_lossy(key));
@@ -83,13 +87,13 @@ impl<M: Mailbox, R: Runtime> Server<M, R> {
         watch: &Watch<R>,
     ) -> Result<Answer<M, R>, Failure> {
         let condition = attributes::write_condition(&request.headers)?;
-        let stated = stated_for_whole(&request.headers)?;
+        let claims = claims(&request.headers)?;
         let expected = Expected::new(authorized, &request.headers, Checksums::Object)?;
         let document = RequestBody::new(body, watch, expected).document().await?;
         let parts = parse_completion(&document)?;
         let (bucket, key, id) = (request.bucket(), request.key(), upload_id(request));
         let written =
-            self.store().complete_upload(bucket, key, id, &parts, condition, &stated).await?;
+            self.store().complete_upload(bucket, key, id, &parts, condition, &claims).await?;
         Ok(answer::xml(completion(request, &written)))
     }
 
@@ -126,6 +130,26 @@ fn check_algorithm(of_upload: Algorithm, stated: Algorithm) -> Result<(), Failur
         stated.name()
     );
     Err(Failure::new(Code::InvalidRequest, text))
+}
+
+/// What the headers of a completion state of the whole object.
+fn claims(headers: &HeaderMap) -> Result<Claims, Failure> {
+    let invalid = |name: &str| {
+        Failure::new(Code::InvalidRequest, format!("The value of {name} is not valid."))
+    };
+    let text = |name: &str| -> Result<Option<&str>, Failure> {
+        headers.get(name).map(|value| value.to_str().map_err(|_| invalid(name))).transpose()
+    };
+    let size = text("x-amz-mp-object-size")?
+        .map(|size| parse_decimal(size).ok_or_else(|| invalid("x-amz-mp-object-size")))
+        .transpose()?;
+    let composite = match text("x-amz-checksum-type")? {
+        None => None,
+        Some(kind) if kind.eq_ignore_ascii_case("COMPOSITE") => Some(true),
+        Some(kind) if kind.eq_ignore_ascii_case("FULL_OBJECT") => Some(false),
+        Some(_) => return Err(invalid("x-amz-checksum-type")),
+    };
+    Ok(Claims { checksums: stated_for_whole(headers)?, size, composite })
 }
 
 /// The checksum that the headers of a completion state for the whole object. A composite one ends

@@ -28,29 +28,43 @@ pub(super) enum Operation {
     CopyPart,
     CompleteUpload,
     AbortUpload,
+    ListUploads,
+    ListParts,
+    GetObjectTags,
+    PutObjectTags,
+    DeleteObjectTags,
+    GetBucketTags,
+    PutBucketTags,
+    DeleteBucketTags,
     /// The only ACL is the private one: setting that changes nothing.
-    PutPrivateAcl,
+    PutAcl,
     /// A question whose answer is always that nothing is set.
     Unset(Unset),
+    /// The removal of what is never set.
+    DeleteUnset,
 }
 
 /// Configuration that clients ask for by habit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Unset {
-    Acl,
-    Versioning,
-    Tagging,
-    Policy,
-    Lifecycle,
-    Encryption,
-    ObjectLock,
-    Cors,
-    Notification,
-    Website,
-    Replication,
-    Logging,
-    RequestPayment,
     Accelerate,
+    Acl,
+    Cors,
+    Encryption,
+    /// Legal hold and retention of an object.
+    Lock,
+    Lifecycle,
+    Logging,
+    Notification,
+    ObjectLock,
+    Ownership,
+    Policy,
+    PolicyStatus,
+    PublicAccess,
+    Replication,
+    RequestPayment,
+    Versioning,
+    Website,
 }
 
 /// Subresources: parameters that make a request ask for something else.
@@ -94,14 +108,13 @@ const SUBRESOURCES: [&str; 36] = [
 ];
 
 /// Headers that ask for more than is there; a star stands for any end.
-const HEADERS_NOT_IMPLEMENTED: [&str; 9] = [
+const HEADERS_NOT_IMPLEMENTED: [&str; 8] = [
     "x-amz-copy-source-server*",
     "x-amz-grant-*",
     "x-amz-if-match-*",
     "x-amz-object-lock-*",
     "x-amz-rename-source*",
     "x-amz-server-side-encryption*",
-    "x-amz-tagging",
     "x-amz-website-redirect-location",
     "x-amz-write-offset-bytes",
 ];
@@ -117,9 +130,6 @@ impl Operation {
         let subresource = subresource(&target.query)?;
         refuse_headers(headers)?;
         let operation = match (&target.bucket, &target.key) {
-            (Some(_), _) if sets_private_acl(method, subresource, headers) => {
-                Some(Self::PutPrivateAcl)
-            }
             (None, _) => of_service(method, subresource),
             (Some(_), None) => of_bucket(method, subresource, &target.query),
             (Some(_), Some(_)) => {
@@ -151,7 +161,7 @@ fn subresource(query: &Query) -> Result<Option<&str>, Failure> {
     }
 }
 
-fn refuse_headers(headers: &HeaderMap) -> Result<(), Failure> {
+pub(super) fn refuse_headers(headers: &HeaderMap) -> Result<(), Failure> {
     let is_refused = |name: &&str| {
         HEADERS_NOT_IMPLEMENTED.iter().any(|pattern| match pattern.strip_suffix('*') {
             Some(beginning) => name.starts_with(beginning),
@@ -162,12 +172,6 @@ fn refuse_headers(headers: &HeaderMap) -> Result<(), Failure> {
         Some(name) => Err(Failure::not_implemented(&format!("The header {name}"))),
         None => Ok(()),
     }
-}
-
-fn sets_private_acl(method: &Method, subresource: Option<&str>, headers: &HeaderMap) -> bool {
-    method == Method::PUT
-        && subresource == Some("acl")
-        && headers.get("x-amz-acl").is_some_and(|acl| acl.as_bytes() == b"private")
 }
 
 /// Without versioning every object has one version, whose id is `null`.
@@ -198,7 +202,13 @@ fn of_bucket(method: &Method, subresource: Option<&str>, query: &Query) -> Optio
         },
         (&Method::GET, Some("location")) => Some(Operation::GetBucketLocation),
         (&Method::GET, Some("versions")) => Some(Operation::ListObjectVersions),
+        (&Method::GET, Some("uploads")) => Some(Operation::ListUploads),
+        (&Method::GET, Some("tagging")) => Some(Operation::GetBucketTags),
+        (&Method::PUT, Some("tagging")) => Some(Operation::PutBucketTags),
+        (&Method::DELETE, Some("tagging")) => Some(Operation::DeleteBucketTags),
+        (&Method::PUT, Some("acl")) => Some(Operation::PutAcl),
         (&Method::GET, Some(name)) => unset(name).map(Operation::Unset),
+        (&Method::DELETE, Some(name)) if can_be_removed(name) => Some(Operation::DeleteUnset),
         _ => None,
     }
 }
@@ -222,8 +232,15 @@ fn of_object(
         (&Method::POST, Some("uploadId")) => Some(Operation::CompleteUpload),
         (&Method::DELETE, Some("uploadId")) => Some(Operation::AbortUpload),
         (&Method::GET, Some("acl")) => Some(Operation::Unset(Unset::Acl)),
+        (&Method::PUT, Some("acl")) => Some(Operation::PutAcl),
+        (&Method::GET | &Method::PUT, Some("legal-hold" | "retention")) => {
+            Some(Operation::Unset(Unset::Lock))
+        }
         (&Method::GET, Some("attributes")) => Some(Operation::GetObjectAttributes),
-        (&Method::GET, Some("tagging")) => Some(Operation::Unset(Unset::Tagging)),
+        (&Method::GET, Some("uploadId")) => Some(Operation::ListParts),
+        (&Method::GET, Some("tagging")) => Some(Operation::GetObjectTags),
+        (&Method::PUT, Some("tagging")) => Some(Operation::PutObjectTags),
+        (&Method::DELETE, Some("tagging")) => Some(Operation::DeleteObjectTags),
         _ => None,
     }
 }
@@ -238,14 +255,31 @@ fn unset(subresource: &str) -> Option<Unset> {
         "logging" => Unset::Logging,
         "notification" => Unset::Notification,
         "object-lock" => Unset::ObjectLock,
+        "ownershipControls" => Unset::Ownership,
         "policy" => Unset::Policy,
+        "policyStatus" => Unset::PolicyStatus,
+        "publicAccessBlock" => Unset::PublicAccess,
         "replication" => Unset::Replication,
         "requestPayment" => Unset::RequestPayment,
-        "tagging" => Unset::Tagging,
         "versioning" => Unset::Versioning,
         "website" => Unset::Website,
         _ => return None,
     })
+}
+
+/// Configuration of a bucket whose removal succeeds where there is none.
+fn can_be_removed(subresource: &str) -> bool {
+    matches!(
+        subresource,
+        "cors"
+            | "encryption"
+            | "lifecycle"
+            | "ownershipControls"
+            | "policy"
+            | "publicAccessBlock"
+            | "replication"
+            | "website"
+    )
 }
 
 #[cfg(test)]
@@ -273,6 +307,11 @@ mod tests {
             ("POST", "/b?delete", O::DeleteObjects),
             ("GET", "/b?acl", O::Unset(Unset::Acl)),
             ("GET", "/b/k?acl", O::Unset(Unset::Acl)),
+            ("GET", "/b?policyStatus", O::Unset(Unset::PolicyStatus)),
+            ("PUT", "/b?acl", O::PutAcl),
+            ("PUT", "/b/k?acl", O::PutAcl),
+            ("PUT", "/b/k?retention", O::Unset(Unset::Lock)),
+            ("DELETE", "/b?lifecycle", O::DeleteUnset),
             ("PUT", "/b/k?x-id=PutObject", O::PutObject),
             ("GET", "/b/k?attributes", O::GetObjectAttributes),
             ("PUT", "/b/k?partNumber=1&uploadId=u", O::PutPart),
@@ -281,6 +320,14 @@ mod tests {
             ("DELETE", "/b/k?uploadId=u", O::AbortUpload),
             ("DELETE", "/b/k?versionId=null", O::DeleteObject),
             ("HEAD", "/b/k", O::HeadObject),
+            ("GET", "/b?uploads", O::ListUploads),
+            ("GET", "/b/k?uploadId=u", O::ListParts),
+            ("GET", "/b?tagging", O::GetBucketTags),
+            ("PUT", "/b?tagging", O::PutBucketTags),
+            ("DELETE", "/b?tagging", O::DeleteBucketTags),
+            ("GET", "/b/k?tagging", O::GetObjectTags),
+            ("PUT", "/b/k?tagging", O::PutObjectTags),
+            ("DELETE", "/b/k?tagging", O::DeleteObjectTags),
         ];
         for (method, raw, operation) in expected {
             assert_eq!(of(method, raw), Ok(operation), "{method} {raw}");
@@ -292,15 +339,11 @@ mod tests {
         for (method, raw) in [
             ("PUT", "/b?versioning"),
             ("PUT", "/b?policy"),
-            ("DELETE", "/b?policy"),
-            ("DELETE", "/b?lifecycle"),
-            ("PUT", "/b/k?tagging"),
-            ("PUT", "/b/k?acl"),
-            ("PUT", "/b/k?retention"),
-            ("DELETE", "/b/k?tagging"),
+            ("DELETE", "/b?analytics"),
+            ("PUT", "/b?lifecycle"),
+            ("PUT", "/b?object-lock"),
+            ("GET", "/b/k?torrent"),
             ("PUT", "/b/k?uploadId=u"),
-            ("GET", "/b?uploads"),
-            ("GET", "/b/k?uploadId=u"),
             ("POST", "/b/k?select&select-type=2"),
         ] {
             assert_eq!(of(method, raw), Err(Code::NotImplemented), "{method} {raw}");
@@ -333,7 +376,6 @@ mod tests {
             "x-amz-server-side-encryption-customer-key",
             "x-amz-copy-source-server-side-encryption-customer-key",
             "x-amz-object-lock-mode",
-            "x-amz-tagging",
         ] {
             let target = Target::parse("/b/k", None).expect("parses");
             let mut headers = HeaderMap::new();

@@ -10,7 +10,7 @@ use basalt_engine::seam::Runtime;
 use basalt_net::mailbox::Mailbox;
 use bytes::Bytes;
 use futures_util::FutureExt;
-use http::header::{CONNECTION, CONTENT_TYPE, DATE, EXPECT, HeaderName, ORIGIN, SERVER};
+use http::header::{CONNECTION, CONTENT_TYPE, DATE, EXPECT, HeaderName, SERVER};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use http_body::{Body, Frame};
 
@@ -21,11 +21,15 @@ use super::operation::Operation;
 use super::request::Request;
 use super::target::Target;
 use super::watch::Watch;
-use super::{HEALTH_BUCKET, Health, Server, date};
+use super::{HEALTH_BUCKET, Health, Server, auth, date, origins};
 
 /// An unread rest of a body that is read and dropped, so that the client sees the answer and not a
 /// reset connection.
 const DRAIN_BYTES_MAX: usize = 256 << 10;
+/// S3's limit for names and values of headers together, in bytes.
+const HEADERS_BYTES_MAX: usize = 8 << 10;
+/// A key of the longest, percent-encoded, with a presigned query behind it.
+const URI_BYTES_MAX: usize = 8 << 10;
 
 impl<M: Mailbox, R: Runtime> Server<M, R> {
     pub(super) async fn respond<B: Body<Data = Bytes> + Unpin>(
@@ -38,6 +42,7 @@ impl<M: Mailbox, R: Runtime> Server<M, R> {
         let request_id = format!("{:016X}", self.inner.runtime.random_u64());
         let mut body = Incoming::new(body);
         let expects_continue = parts.headers.contains_key(EXPECT);
+        let origin = self.inner.origins.allowed(&parts.headers);
         let work = self.run(&method, &uri, parts.headers, &mut body, watch);
         let outcome = AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|_| {
             tracing::error!(%method, path = uri.path(), request_id, "a request panicked");
@@ -57,7 +62,20 @@ impl<M: Mailbox, R: Runtime> Server<M, R> {
             answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         self.complete_headers(&mut answer, &request_id);
+        if let Some(origin) = origin {
+            origins::open_to(&mut answer, &origin);
+        }
         answer.body_mut().ends_request_of(Rc::clone(watch));
+        answer
+    }
+
+    /// The answer to whoever came when there were too many connections already.
+    pub(super) fn turned_away(&self, path: &str) -> Answer<M, R> {
+        let request_id = format!("{:016X}", self.inner.runtime.random_u64());
+        let text = "Too many connections are open; use fewer, or try again later.";
+        let mut answer = self.refusal(&Failure::new(Code::SlowDown, text), path, &request_id);
+        answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        self.complete_headers(&mut answer, &request_id);
         answer
     }
 
@@ -88,20 +106,31 @@ impl<M: Mailbox, R: Runtime> Server<M, R> {
         body: &mut Incoming<B>,
         watch: &Watch<R>,
     ) -> Result<Answer<M, R>, Failure> {
-        if let Some(health) = health_question(method, uri.path()) {
+        check_limits(uri, &headers)?;
+        let hosted = self.inner.domains.bucket(&headers);
+        if hosted.is_none()
+            && let Some(health) = health_question(method, uri)
+        {
             return Ok(self.health(health));
         }
         if *method == Method::GET
+            && hosted.is_none()
             && uri.path() == METRICS_PATH
             && let Some(metrics) = (self.inner.metrics)()
         {
             return Ok(answer::text(metrics));
         }
         if *method == Method::OPTIONS {
-            return Err(preflight(&headers));
+            return self.inner.origins.preflight(&headers);
         }
-        let target = Target::parse(uri.path(), uri.query())?;
+        let target = match hosted {
+            Some(bucket) => Target::hosted(bucket, uri.path(), uri.query())?,
+            None => Target::parse(uri.path(), uri.query())?,
+        };
         let head = Head { method: method.as_str(), target: &target, headers: &headers };
+        if auth::is_form(&head) {
+            return self.post_object(target, &headers, body, watch).await;
+        }
         let mut authenticated = self.inner.gate.authenticate(&head, self.inner.runtime.wall().0)?;
         let hoisted = std::mem::take(&mut authenticated.hoisted);
         let request = Request::new(method, target, headers, hoisted)?;
@@ -139,41 +168,70 @@ impl<M: Mailbox, R: Runtime> Server<M, R> {
                 self.complete_upload(request, authorized, body, watch).await
             }
             Operation::AbortUpload => self.abort_upload(request, authorized).await,
-            Operation::PutPrivateAcl => self.put_private_acl(request, authorized).await,
+            Operation::ListUploads => self.list_uploads(request, authorized).await,
+            Operation::ListParts => self.list_parts(request, authorized).await,
+            Operation::GetObjectTags => self.get_object_tags(request, authorized).await,
+            Operation::PutObjectTags => {
+                self.put_object_tags(request, authorized, body, watch).await
+            }
+            Operation::DeleteObjectTags => self.delete_object_tags(request, authorized).await,
+            Operation::GetBucketTags => self.get_bucket_tags(request, authorized).await,
+            Operation::PutBucketTags => {
+                self.put_bucket_tags(request, authorized, body, watch).await
+            }
+            Operation::DeleteBucketTags => self.delete_bucket_tags(request, authorized).await,
+            Operation::PutAcl => self.put_acl(request, authorized, body, watch).await,
+            Operation::DeleteUnset => self.delete_unset(request, authorized).await,
             Operation::Unset(unset) => self.unset(request, authorized, unset).await,
         }
     }
 
     fn health(&self, health: Health) -> Answer<M, R> {
-        let good = (self.inner.health)(health);
-        let status = if good { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-        let mut answer = answer::empty(status);
+        let condition = (self.inner.health)(health);
+        let mut answer = answer::empty(match (condition.is_good, health) {
+            (true, _) => StatusCode::OK,
+            (false, Health::ClusterWithoutNode) => StatusCode::PRECONDITION_FAILED,
+            (false, _) => StatusCode::SERVICE_UNAVAILABLE,
+        });
         answer::set(&mut answer, CONTENT_TYPE, "text/plain");
+        for (name, value) in condition.headers {
+            answer::set(&mut answer, HeaderName::from_static(name), &value);
+        }
         answer
     }
 }
 
-/// A browser's question before a request from another origin. It is not signed, and the answer is
-/// always no: no bucket has CORS rules.
-fn preflight(headers: &HeaderMap) -> Failure {
-    if headers.contains_key(ORIGIN) {
-        Failure::new(Code::AccessForbidden, "CORS is not enabled for this bucket.")
-    } else {
-        Failure::new(Code::BadRequest, "A preflight request needs the header Origin.")
+fn check_limits(uri: &Uri, headers: &HeaderMap) -> Result<(), Failure> {
+    let uri_bytes = uri.path().len() + uri.query().map_or(0, str::len);
+    if uri_bytes > URI_BYTES_MAX {
+        let text = format!("The URI has {uri_bytes} bytes; {URI_BYTES_MAX} are allowed.");
+        return Err(Failure::new(Code::UriTooLong, text));
     }
+    let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+    if bytes > HEADERS_BYTES_MAX {
+        let text = format!("The headers have {bytes} bytes; {HEADERS_BYTES_MAX} are allowed.");
+        return Err(Failure::new(Code::HeadersTooLarge, text));
+    }
+    Ok(())
 }
 
 /// Where MinIO's dashboards look for metrics.
 const METRICS_PATH: &str = "/minio/v2/metrics/cluster";
 
-fn health_question(method: &Method, path: &str) -> Option<Health> {
-    let question = path.strip_prefix('/')?.strip_prefix(HEALTH_BUCKET)?.strip_prefix("/health/")?;
+fn health_question(method: &Method, uri: &Uri) -> Option<Health> {
+    let below_root = uri.path().strip_prefix('/')?;
+    let question = below_root.strip_prefix(HEALTH_BUCKET)?.strip_prefix("/health/")?;
     if method != Method::GET && method != Method::HEAD {
         return None;
     }
+    let has_maintenance = || {
+        let mut pairs = uri.query().unwrap_or_default().split('&');
+        pairs.any(|pair| pair == "maintenance=true")
+    };
     match question {
         "live" => Some(Health::Live),
         "ready" => Some(Health::Ready),
+        "cluster" if has_maintenance() => Some(Health::ClusterWithoutNode),
         "cluster" => Some(Health::Cluster),
         "cluster/read" => Some(Health::ClusterRead),
         _ => None,
@@ -191,7 +249,11 @@ async fn drain<B: Body<Data = Bytes> + Unpin, R: Runtime>(
             watch.poll_body(task, |task| Pin::new(&mut *body).poll_frame(task))
         });
         match frame.await {
-            Ok(Some(Ok(frame))) => drained += frame.data_ref().map_or(0, Bytes::len),
+            Ok(Some(Ok(frame))) => {
+                let length = frame.data_ref().map_or(0, Bytes::len);
+                watch.body_progress(length);
+                drained += length;
+            }
             Ok(Some(Err(_)) | None) | Err(_) => return,
         }
     }

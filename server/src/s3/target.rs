@@ -29,6 +29,23 @@ pub(super) struct Parameter {
 }
 
 impl Target {
+    /// Of a request whose host names the bucket: the whole path is the key.
+    pub(super) fn hosted(
+        bucket: String,
+        raw_path: &str,
+        raw_query: Option<&str>,
+    ) -> Result<Self, Failure> {
+        let query = Query::parse(raw_query.unwrap_or_default())?;
+        let key = raw_path.strip_prefix('/').ok_or_else(|| malformed("path"))?;
+        let key = decode(key, false).ok_or_else(|| malformed("key"))?;
+        Ok(Self {
+            raw_path: raw_path.to_owned(),
+            bucket: Some(bucket),
+            key: (!key.is_empty()).then(|| Bytes::from(key)),
+            query,
+        })
+    }
+
     pub(super) fn parse(raw_path: &str, raw_query: Option<&str>) -> Result<Self, Failure> {
         let query = Query::parse(raw_query.unwrap_or_default())?;
         let below_root = raw_path.strip_prefix('/').ok_or_else(|| malformed("path"))?;
@@ -150,6 +167,15 @@ mod tests {
         assert_eq!(parts("/b/%2e%2e/%2F%25"), (some("b"), some("..//%")));
         assert_eq!(parts("/b/a+b%20c"), (some("b"), some("a+b c")));
         assert_eq!(parts("/b/%01%C3%A9"), (some("b"), some("\u{1}é")));
+    }
+
+    #[test]
+    fn with_the_bucket_in_the_host_the_path_is_the_key() {
+        let hosted = |path| Target::hosted("b".to_owned(), path, None).expect("parses");
+        assert_eq!(hosted("/").key, None);
+        assert_eq!(hosted("//a%2Fb").key.as_deref(), Some(&b"/a/b"[..]));
+        assert_eq!(hosted("/c/d").bucket.as_deref(), Some("b"));
+        assert!(Target::hosted("b".to_owned(), "*", None).is_err());
     }
 
     #[test]

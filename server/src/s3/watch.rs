@@ -2,7 +2,8 @@
 //! drips, stalls in a body or does not take its answer must not hold a connection for ever.
 //!
 //! Each wait has the moment at which it began; progress ends it. One timer a connection looks at
-//! the earliest deadline. Time that the server itself needs counts for nobody.
+//! the earliest deadline. Time that the server itself needs counts for nobody. A body that only
+//! drips uses up its patience, which each byte restores by what it may take at the least rate.
 
 use std::cell::Cell;
 use std::task::{Context, Poll, Waker};
@@ -12,6 +13,9 @@ use basalt_engine::seam::{Moment, Runtime};
 
 use crate::object::error::SourceError;
 
+/// A body may not arrive more slowly than this for long.
+const BODY_BYTES_PER_SECOND_MIN: u64 = 1024;
+
 /// How long a connection may wait for its peer.
 #[derive(Clone, Copy, Debug)]
 pub struct Patience {
@@ -19,7 +23,7 @@ pub struct Patience {
     pub idle: Duration,
     /// From the first byte of a head to its last.
     pub head: Duration,
-    /// For the next bytes of a body.
+    /// For the next bytes of a body, after it came at the least rate so far.
     pub body: Duration,
     /// For the peer to take bytes of an answer.
     pub write: Duration,
@@ -33,6 +37,14 @@ impl Default for Patience {
             body: Duration::from_secs(60),
             write: Duration::from_secs(60),
         }
+    }
+}
+
+impl Patience {
+    /// Who is only told to go has to take that quickly.
+    pub(super) fn of_the_turned_away() -> Self {
+        let short = Duration::from_secs(5);
+        Self { idle: short, head: short, body: short, write: short }
     }
 }
 
@@ -52,6 +64,8 @@ pub(super) struct Watch<R> {
     idle_since: Cell<Option<Moment>>,
     head_since: Cell<Option<Moment>>,
     body_since: Cell<Option<Moment>>,
+    /// What is left of the patience for this body.
+    body_patience: Cell<Duration>,
     write_since: Cell<Option<Moment>>,
     body_waker: Cell<Option<Waker>>,
     body_timed_out: Cell<bool>,
@@ -66,10 +80,16 @@ impl<R: Runtime> Watch<R> {
             idle_since,
             head_since: Cell::new(None),
             body_since: Cell::new(None),
+            body_patience: Cell::new(patience.body),
             write_since: Cell::new(None),
             body_waker: Cell::new(None),
             body_timed_out: Cell::new(false),
         }
+    }
+
+    #[cfg(test)]
+    pub(super) fn runtime(&self) -> &R {
+        &self.runtime
     }
 
     /// Bytes arrived. Between two requests they begin a head.
@@ -82,6 +102,7 @@ impl<R: Runtime> Watch<R> {
     pub(super) fn request_begins(&self) {
         self.idle_since.set(None);
         self.head_since.set(None);
+        self.body_patience.set(self.patience.body);
     }
 
     pub(super) fn request_ends(&self) {
@@ -106,7 +127,10 @@ impl<R: Runtime> Watch<R> {
     ) -> Poll<Result<T, SourceError>> {
         match poll(task) {
             Poll::Ready(value) => {
-                self.body_since.set(None);
+                if let Some(since) = self.body_since.take() {
+                    let waited = self.runtime.now().since(since);
+                    self.body_patience.set(self.body_patience.get().saturating_sub(waited));
+                }
                 Poll::Ready(Ok(value))
             }
             Poll::Pending if self.body_timed_out.get() => Poll::Ready(Err(SourceError::TimedOut)),
@@ -118,6 +142,13 @@ impl<R: Runtime> Watch<R> {
                 Poll::Pending
             }
         }
+    }
+
+    /// Bytes of the body arrived.
+    pub(super) fn body_progress(&self, bytes: usize) {
+        let restored = Duration::from_micros(bytes as u64 * 1_000_000 / BODY_BYTES_PER_SECOND_MIN);
+        let patience = self.body_patience.get().saturating_add(restored);
+        self.body_patience.set(patience.min(self.patience.body));
     }
 
     /// How long until the earliest deadline could pass.
@@ -152,7 +183,7 @@ impl<R: Runtime> Watch<R> {
         [
             (self.idle_since.get(), self.patience.idle),
             (self.head_since.get(), self.patience.head),
-            (self.body_since.get(), self.patience.body),
+            (self.body_since.get(), self.body_patience.get()),
             (self.write_since.get(), self.patience.write),
         ]
     }

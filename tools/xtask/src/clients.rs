@@ -1,10 +1,12 @@
 //! `cargo xtask clients`: programs that others wrote, each doing a little of its daily work against
 //! the server, every byte compared. A client that fails is the server's fault until shown otherwise.
+//! At the end the server's drives are inspected.
 //!
 //! The clients are installed under `target/clients`, at pinned versions.
 
 mod aws;
 mod boto;
+mod inspect;
 mod install;
 mod mc;
 mod tree;
@@ -91,7 +93,7 @@ pub(crate) fn run(options: &Options) -> Result<Verdict> {
     } else {
         let program = server::program(options.server.as_deref())?;
         for layout in Layout::chosen(options.drives) {
-            verdict += against_own(&programs, &program, layout, options.short)?;
+            verdict += against_own(&programs, &program, layout, options)?;
         }
     }
     println!("{verdict}");
@@ -114,7 +116,7 @@ fn against_own(
     programs: &Programs,
     program: &Path,
     layout: Layout,
-    short: bool,
+    options: &Options,
 ) -> Result<Verdict> {
     println!("== {layout} ({} directories)", layout.drives);
     let folder = scratch()?;
@@ -123,9 +125,12 @@ fn against_own(
     server.await_ready(Duration::from_secs(30))?;
     let endpoint = format!("http://{}", launch.address);
     let mut verdict =
-        run_all(programs, &endpoint, launch.credentials.clone(), folder.path(), short);
+        run_all(programs, &endpoint, launch.credentials.clone(), folder.path(), options.short);
     let alive = server.ensure_alive().map(|()| String::new());
     verdict.check(&format!("{layout} server is still up"), alive);
+    if options.server.is_none() {
+        inspect::run(&launch, server, &mut verdict);
+    }
     Ok(verdict)
 }
 

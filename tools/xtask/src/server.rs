@@ -17,6 +17,9 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::command;
 use crate::s3::{Client, Credentials, Request};
 
+/// A server that was asked to stop has this long.
+const STOP_LIMIT: Duration = Duration::from_secs(30);
+
 /// How many directories, and how many of them can be lost when everything is settled.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Layout {
@@ -246,6 +249,21 @@ impl Server {
         self.child.kill().context("killing the server")?;
         self.child.wait().context("waiting for the killed server")?;
         Ok(())
+    }
+
+    /// SIGTERM, upon which it finishes what is under way and ends well.
+    pub(crate) fn stop(mut self) -> Result<()> {
+        let pid = self.pid().to_string();
+        Command::new("kill").args(["-TERM", &pid]).status().context("stopping the server")?;
+        let deadline = Instant::now() + STOP_LIMIT;
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                ensure!(status.success(), "it ended with {status}: {}", self.last_lines());
+                return Ok(());
+            }
+            ensure!(Instant::now() < deadline, "it did not stop: {}", self.last_lines());
+            thread::sleep(Duration::from_millis(10));
+        }
     }
 
     /// Errors if the process has ended by itself.

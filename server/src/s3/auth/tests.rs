@@ -159,7 +159,7 @@ fn other_ways_to_authorize_are_refused() {
     assert!(failure.message.contains("s3v4"), "{}", failure.message);
     let form = TestRequest { method: "POST", ..get() }
         .with("content-type", "multipart/form-data; boundary=x");
-    assert_eq!(code(&form), Some(Code::NotImplemented));
+    assert_eq!(code(&form), Some(Code::AccessDenied));
 }
 
 #[test]

@@ -96,6 +96,52 @@ fn a_connection_serves_one_request_after_another() {
 }
 
 #[test]
+fn pipelined_requests_are_answered_in_their_order() {
+    let setting = Setting::new();
+    let mut connection = setting.connection();
+    let request = |path: &str| format!("GET {path} HTTP/1.1\r\nhost: h\r\n\r\n");
+    let all = ["/wait", "/a", "/b"].map(request).concat();
+    setting.pipe.send(all.as_bytes());
+    assert!(settle(connection.as_mut()).is_pending());
+    assert_eq!(setting.pipe.receive(), "", "no answer overtakes another");
+    setting.gate.set(true);
+    assert!(settle(connection.as_mut()).is_pending());
+    let answers = setting.pipe.receive();
+    let order = ["/wait", "/a", "/b"].map(|path| answers.find(&format!("\r\n\r\n{path}")));
+    assert!(order.is_sorted() && order[0].is_some(), "{answers}");
+}
+
+#[test]
+fn a_body_that_only_drips_is_answered_and_then_closed() {
+    let watch = Watch::new(TestRuntime::default(), Patience::default());
+    watch.request_begins();
+    let task = &mut Context::from_waker(std::task::Waker::noop());
+    let mut seconds = 0;
+    // A byte every ten seconds, well within the patience for each.
+    while watch.poll_body(task, |_| Poll::<()>::Pending).is_pending() {
+        watch.runtime().pass(10 * SECOND);
+        seconds += 10;
+        if watch.verdict() == Verdict::BodyTimedOut {
+            break;
+        }
+        assert!(watch.poll_body(task, |_| Poll::Ready(())).is_ready());
+        watch.body_progress(1);
+        assert!(seconds < 120, "still waiting");
+    }
+    assert!(seconds >= Patience::default().body.as_secs());
+    // At the least rate it may take for ever.
+    let watch = Watch::new(TestRuntime::default(), Patience::default());
+    watch.request_begins();
+    for _ in 0..1000 {
+        assert!(watch.poll_body(task, |_| Poll::<()>::Pending).is_pending());
+        watch.runtime().pass(10 * SECOND);
+        assert_eq!(watch.verdict(), Verdict::Wait);
+        assert!(watch.poll_body(task, |_| Poll::Ready(())).is_ready());
+        watch.body_progress(10 * 1024);
+    }
+}
+
+#[test]
 fn an_idle_connection_is_closed() {
     let setting = Setting::new();
     let patience = Patience::default();

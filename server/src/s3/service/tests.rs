@@ -4,40 +4,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use md5::{Digest, Md5};
 
-use crate::object::Algorithm;
-use crate::s3::checksum::Hasher;
 use crate::s3::testing::TestRequest;
-use crate::s3::testing::world::{Response, World};
-
-fn world() -> World {
-    let world = World::new(1);
-    assert_eq!(world.ask("PUT", "/bucket", &[], b"").status, 200);
-    world
-}
-
-/// Bytes that differ everywhere.
-fn bytes(length: usize) -> Vec<u8> {
-    (0..length as u64)
-        .map(|index| (index.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8)
-        .collect()
-}
-
-fn crc32(bytes: &[u8]) -> String {
-    let mut hasher = Hasher::new(Algorithm::Crc32);
-    hasher.update(bytes);
-    BASE64.encode(hasher.finish())
-}
-
-fn etag(bytes: &[u8]) -> String {
-    let hex: String = Md5::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("\"{hex}\"")
-}
-
-fn refused(response: &Response, status: u16, code: &str) {
-    assert_eq!((response.status, response.element("Code")), (status, code), "{response:?}");
-    assert!(!response.element("Message").is_empty(), "{response:?}");
-    assert_eq!(response.element("RequestId"), response.header("x-amz-request-id"));
-}
+use crate::s3::testing::world::{bytes, crc32, etag, refused, world};
 
 /// A PUT in chunks, and its body.
 fn chunked(key: &str, form: &str, data: &[u8], chunk: usize) -> (TestRequest, Vec<u8>) {
@@ -224,23 +192,6 @@ fn parts_of_an_object_can_be_read() {
 }
 
 #[test]
-fn conditions_are_kept() {
-    let world = world();
-    let put = |headers: &[(&str, &str)]| world.ask("PUT", "/bucket/key", headers, b"data").status;
-    assert_eq!(put(&[("if-match", "\"x\"")]), 404);
-    assert_eq!(put(&[("if-none-match", "*")]), 200);
-    assert_eq!(put(&[("if-none-match", "*")]), 412);
-    assert_eq!(put(&[("if-match", "\"x\"")]), 412);
-    assert_eq!(put(&[("if-match", &etag(b"data"))]), 200);
-    let get = |headers: &[(&str, &str)]| world.ask("GET", "/bucket/key", headers, b"");
-    let unmodified = get(&[("if-none-match", &etag(b"data"))]);
-    assert_eq!((unmodified.status, unmodified.body.len()), (304, 0));
-    assert_eq!(unmodified.header("etag"), etag(b"data"));
-    refused(&get(&[("if-match", "\"x\"")]), 412, "PreconditionFailed");
-    assert_eq!(get(&[("if-match", &etag(b"data"))]).status, 200);
-}
-
-#[test]
 fn many_keys_are_deleted_at_once() {
     let world = world();
     for key in ["a", "b", "c"] {
@@ -255,6 +206,10 @@ fn many_keys_are_deleted_at_once() {
     assert!(answer.text().contains("<Deleted><Key>a</Key></Deleted>"), "{}", answer.text());
     assert!(answer.text().contains("<Deleted><Key>absent</Key></Deleted>"), "{}", answer.text());
     assert!(answer.text().contains("<Code>PreconditionFailed</Code>"), "{}", answer.text());
+    let document = b"<Delete><Object><Key>absent</Key><ETag>x</ETag></Object></Delete>";
+    let md5 = BASE64.encode(Md5::digest(document));
+    let answer = world.ask("POST", "/bucket?delete", &[("content-md5", &md5)], document);
+    assert!(answer.text().contains("<Deleted><Key>absent</Key></Deleted>"), "{}", answer.text());
     let list = world.ask("GET", "/bucket?list-type=2", &[], b"");
     assert_eq!(list.element("KeyCount"), "2", "{}", list.text());
 }
@@ -353,12 +308,102 @@ fn attributes_are_told() {
 }
 
 #[test]
-fn a_preflight_is_answered_with_no() {
+fn pages_of_allowed_origins_are_let_in() {
     let world = world();
-    let preflight = TestRequest::new("OPTIONS", "/bucket/key", "").without("x-amz-date");
-    refused(&world.send(&preflight, b""), 400, "BadRequest");
-    let preflight = preflight.with("origin", "http://example.com");
-    refused(&world.send(&preflight, b""), 403, "AccessForbidden");
+    let ask = |origin: &str, method: &str| {
+        let preflight = TestRequest::new("OPTIONS", "/bucket/key", "").without("x-amz-date");
+        let preflight = preflight.with("origin", origin);
+        let preflight =
+            preflight.with("access-control-request-headers", "x-amz-date,authorization");
+        world.send(&preflight.with("access-control-request-method", method), b"")
+    };
+    let allowed = ask("https://a.example", "PUT");
+    assert_eq!(allowed.status, 200);
+    assert_eq!(allowed.header("access-control-allow-origin"), "https://a.example");
+    assert_eq!(allowed.header("access-control-allow-methods"), "PUT");
+    assert_eq!(allowed.header("access-control-allow-headers"), "x-amz-date,authorization");
+    assert_eq!(allowed.header("vary"), "Origin");
+    let other = ask("https://evil.test", "PUT");
+    refused(&other, 403, "AccessForbidden");
+    assert_eq!(other.header("access-control-allow-origin"), "");
+    refused(&ask("https://a.example", "TRACE"), 403, "AccessForbidden");
+    let bare = TestRequest::new("OPTIONS", "/bucket/key", "").without("x-amz-date");
+    refused(&world.send(&bare, b""), 400, "BadRequest");
+
+    let from = |origin: &str| world.ask("PUT", "/bucket/key", &[("origin", origin)], b"data");
+    let put = from("https://a.example");
+    assert_eq!(put.header("access-control-allow-origin"), "https://a.example");
+    assert!(put.header("access-control-expose-headers").contains("etag"), "{put:?}");
+    let put = from("https://evil.test");
+    assert_eq!((put.status, put.header("access-control-allow-origin")), (200, ""));
+    // An error can be read by the page as well.
+    let get = world.ask("GET", "/bucket/absent", &[("origin", "https://a.example")], b"");
+    assert_eq!((get.status, get.header("access-control-allow-origin")), (404, "https://a.example"));
+}
+
+#[test]
+fn the_host_may_name_the_bucket() {
+    let world = world();
+    let ask = |method: &'static str, host: &str, path: &str, body: &[u8]| {
+        let hash = crate::s3::testing::sha256_hex(body);
+        let request = TestRequest::new(method, path, &hash).with("host", host).sign();
+        world.send(&request, body)
+    };
+    assert_eq!(ask("PUT", "bucket.s3.test:9000", "/a/key", b"data").status, 200);
+    assert_eq!(world.ask("GET", "/bucket/a/key", &[], b"").text(), "data");
+    assert_eq!(ask("GET", "bucket.s3.test", "/a/key", b"").text(), "data");
+    assert_eq!(ask("GET", "s3.test", "/bucket/a/key", b"").text(), "data");
+    let list = ask("GET", "bucket.s3.test", "/", b"");
+    assert_eq!(list.element("Key"), "a/key", "{list:?}");
+    refused(&ask("GET", "absent.s3.test", "/a/key", b""), 404, "NoSuchBucket");
+    refused(&ask("GET", "Not_a_bucket.s3.test", "/k", b""), 400, "InvalidBucketName");
+    assert_eq!(ask("PUT", "second.s3.test", "/", b"").status, 200);
+    // Only the root's own paths are the server's; in a bucket they are keys like others.
+    assert_eq!(ask("PUT", "bucket.s3.test", "/minio/health/live", b"key").status, 200);
+    assert_eq!(ask("GET", "bucket.s3.test", "/minio/health/live", b"").text(), "key");
+}
+
+#[test]
+fn heads_beyond_s3s_limits_are_refused_in_its_words() {
+    let world = world();
+    let long = "v".repeat(9 << 10);
+    let answer = world.ask("PUT", "/bucket/key", &[("cache-control", &long)], b"x");
+    refused(&answer, 400, "RequestHeaderSectionTooLarge");
+    let answer = world.ask("GET", &format!("/bucket/key?response-expires={long}"), &[], b"");
+    refused(&answer, 414, "URITooLong");
+    let answer = world.ask("PUT", "/bucket/key", &[("x-amz-meta-a", &long[..2048])], b"x");
+    refused(&answer, 400, "MetadataTooLarge");
+    let key = "%C3%A9".repeat(512);
+    assert_eq!(world.ask("PUT", &format!("/bucket/{key}"), &[], b"x").status, 200);
+    refused(&world.ask("PUT", &format!("/bucket/{key}k"), &[], b"x"), 400, "KeyTooLongError");
+    // The most metadata and tags that there can be fit.
+    let metadata = "m".repeat(2000);
+    let tags: Vec<String> =
+        (0..10).map(|number| format!("{number:0128}={}", "v".repeat(256))).collect();
+    let tags = tags.join("&");
+    let headers = [("x-amz-meta-a", &*metadata), ("x-amz-tagging", &*tags)];
+    assert_eq!(world.ask("PUT", "/bucket/key", &headers, b"x").status, 200);
+    let begun = world.ask("POST", "/bucket/key?uploads", &headers, b"");
+    assert_eq!(begun.status, 200);
+    let id = begun.element("UploadId");
+    let part = world.ask("PUT", &format!("/bucket/key?partNumber=1&uploadId={id}"), &[], b"x");
+    let document = format!(
+        "<CompleteMultipartUpload><Part><PartNumber>1</PartNumber><ETag>{}</ETag></Part>\
+         </CompleteMultipartUpload>",
+        part.header("etag")
+    );
+    let target = format!("/bucket/key?uploadId={id}");
+    assert_eq!(world.ask("POST", &target, &[], document.as_bytes()).status, 200);
+}
+
+#[test]
+fn whoever_is_too_many_is_told_so() {
+    let world = world();
+    let pipe = world.connect_as_too_many();
+    pipe.send(&TestRequest::new("GET", "/bucket/key", "UNSIGNED-PAYLOAD").sign().wire(b""));
+    let answer = world.answer(&pipe, false);
+    refused(&answer, 503, "SlowDown");
+    assert_eq!(answer.header("connection"), "close");
 }
 
 #[test]
@@ -466,9 +511,13 @@ fn nothing_is_answered_without_a_signature_but_health() {
         refused(&world.send(&request, b""), 403, "AccessDenied");
     }
     let health = |name: &str| {
-        let request = TestRequest::new("GET", &format!("/minio/health/{name}"), "");
-        world.send(&request, b"").status
+        let (name, query) = name.split_once('?').unwrap_or((name, ""));
+        let mut request = TestRequest::new("GET", &format!("/minio/health/{name}"), "");
+        request.query = query.to_owned();
+        world.send(&request, b"")
     };
-    let all = ["live", "ready", "cluster", "cluster/read"].map(health);
-    assert_eq!(all, [200, 200, 503, 200], "the world says that its cluster is not well");
+    let all = ["live", "ready", "cluster", "cluster/read", "cluster?maintenance=true"];
+    let all = all.map(|name| health(name).status);
+    assert_eq!(all, [200, 200, 503, 200, 412], "the world says that its cluster is not well");
+    assert_eq!(health("cluster").header("x-minio-write-quorum"), "3");
 }

@@ -11,11 +11,15 @@ use basalt_engine::seam::Spawn;
 use basalt_engine::sim::{Ended, SimDisk, SimRuntime, SimStorage, Simulation, WallSkew};
 use basalt_engine::units::{BlockCount, DeploymentId, DriveId, DriveIndex, Epoch, SetIndex};
 use basalt_net::mailbox::{Mailbox, Replies};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use http::HeaderMap;
+use md5::{Digest, Md5};
 
 use super::{ACCESS, NOW_MS, Pipe, SECRET, TestRequest};
-use crate::object::{ClassParity, Deployment, Store};
-use crate::s3::{Credentials, Health, Patience, Server, Settings};
+use crate::object::{Algorithm, ClassParity, Deployment, Store};
+use crate::s3::checksum::Hasher;
+use crate::s3::{Condition, Credentials, Domains, Health, Origins, Patience, Server, Settings};
 
 const DRIVES: u8 = 4;
 const DEPLOYMENT: DeploymentId = DeploymentId(7);
@@ -59,6 +63,7 @@ pub(crate) struct World {
     pub(crate) simulation: Simulation,
     pub(crate) runtime: SimRuntime,
     server: Server<TestMailbox, SimRuntime>,
+    pub(crate) store: Store<TestMailbox, SimRuntime>,
     mailbox: TestMailbox,
 }
 
@@ -76,6 +81,12 @@ impl Response {
     }
     pub(crate) fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().expect("text"))
+    }
+    /// The texts of all elements of that name.
+    pub(crate) fn elements(&self, name: &str) -> Vec<&str> {
+        let (open, close) = (format!("<{name}>"), format!("</{name}>"));
+        let pieces = self.text().split(open.as_str()).skip(1);
+        pieces.map(|piece| piece.split_once(close.as_str()).expect("it is closed").0).collect()
     }
     /// The text of the first element of that name.
     pub(crate) fn element(&self, name: &str) -> &str {
@@ -116,10 +127,15 @@ impl World {
             region: None,
             host_id: "host".to_owned(),
             patience: Patience::default(),
+            domains: Domains::parse("s3.test").expect("a domain"),
+            origins: Origins::parse("https://*.example"),
         };
-        let healthy = |health| health != Health::Cluster;
-        let server = Server::new(store, runtime.clone(), settings, healthy, || None);
-        Self { simulation, runtime, server, mailbox }
+        let healthy = |health| Condition {
+            is_good: !matches!(health, Health::Cluster | Health::ClusterWithoutNode),
+            headers: vec![("x-minio-write-quorum", "3".to_owned())],
+        };
+        let server = Server::new(store.clone(), runtime.clone(), settings, healthy, || None);
+        Self { simulation, runtime, server, store, mailbox }
     }
 
     /// Switches a drive off.
@@ -132,6 +148,16 @@ impl World {
         let (server, stream) = (self.server.clone(), pipe.clone());
         self.runtime.spawn(async move {
             server.serve_connection(stream, std::future::pending()).await;
+        });
+        pipe
+    }
+
+    /// A connection that comes when there are too many.
+    pub(crate) fn connect_as_too_many(&self) -> Pipe {
+        let pipe = Pipe::default();
+        let (server, stream) = (self.server.clone(), pipe.clone());
+        self.runtime.spawn(async move {
+            server.turn_away(stream, std::future::pending()).await;
         });
         pipe
     }
@@ -219,4 +245,35 @@ fn parse(head: &[u8], body: Vec<u8>) -> Response {
         headers.append(name, value.parse().expect("a value"));
     }
     Response { status: status.parse().expect("a status"), headers, body }
+}
+
+/// A server with one bucket, `bucket`.
+pub(crate) fn world() -> World {
+    let world = World::new(1);
+    assert_eq!(world.ask("PUT", "/bucket", &[], b"").status, 200);
+    world
+}
+
+/// Bytes that differ everywhere.
+pub(crate) fn bytes(length: usize) -> Vec<u8> {
+    (0..length as u64)
+        .map(|index| (index.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8)
+        .collect()
+}
+
+pub(crate) fn crc32(bytes: &[u8]) -> String {
+    let mut hasher = Hasher::new(Algorithm::Crc32);
+    hasher.update(bytes);
+    BASE64.encode(hasher.finish())
+}
+
+pub(crate) fn etag(bytes: &[u8]) -> String {
+    let hex: String = Md5::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("\"{hex}\"")
+}
+
+pub(crate) fn refused(response: &Response, status: u16, code: &str) {
+    assert_eq!((response.status, response.element("Code")), (status, code), "{response:?}");
+    assert!(!response.element("Message").is_empty(), "{response:?}");
+    assert_eq!(response.element("RequestId"), response.header("x-amz-request-id"));
 }

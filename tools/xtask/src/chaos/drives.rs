@@ -14,6 +14,8 @@
 
 use std::fs;
 use std::io::{Seek, SeekFrom, Write};
+use std::os::unix::fs::OpenOptionsExt;
+
 use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
 use std::thread;
@@ -323,26 +325,44 @@ fn aside(path: &Path) -> PathBuf {
 
 /// Every file of the folder gets random bytes over all of its length, in place.
 fn overwrite(folder: &Path, seed: u64) -> Result<()> {
-    let mut noise = vec![0; 1 << 20];
-    random::fill(seed, &mut noise);
     let mut folders = vec![folder.to_owned()];
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(&folder)? {
             let path = entry?.path();
             if path.is_dir() {
                 folders.push(path);
-                continue;
+            } else {
+                overwrite_file(&path, seed).with_context(|| path.display().to_string())?;
             }
-            let mut file = fs::OpenOptions::new().write(true).open(&path)?;
-            let mut left = file.metadata()?.len();
-            file.seek(SeekFrom::Start(0))?;
-            while left > 0 {
-                let take = left.min(noise.len() as u64);
-                file.write_all(&noise[..take as usize])?;
-                left -= take;
-            }
-            file.sync_all()?;
         }
+    }
+    Ok(())
+}
+
+/// Whole blocks go past the page cache: the server may write the same file that way at this moment,
+/// and the kernel answers a meeting of the two with EIO.
+fn overwrite_file(path: &Path, seed: u64) -> Result<()> {
+    const BLOCK: usize = 4096;
+    const AT_ONCE: usize = 1 << 20;
+    let mut noise = vec![0; AT_ONCE + BLOCK];
+    random::fill(seed, &mut noise);
+    let noise = &noise[noise.as_ptr().align_offset(BLOCK)..][..AT_ONCE];
+    let length = fs::metadata(path)?.len();
+    let whole = length / BLOCK as u64 * BLOCK as u64;
+    let open = |flags| fs::OpenOptions::new().write(true).custom_flags(flags).open(path);
+    for (flags, range) in [(libc::O_DIRECT, 0..whole), (0, whole..length)] {
+        if range.is_empty() {
+            continue;
+        }
+        let mut file = open(flags)?;
+        file.seek(SeekFrom::Start(range.start))?;
+        let mut left = range.end - range.start;
+        while left > 0 {
+            let take = left.min(AT_ONCE as u64);
+            file.write_all(&noise[..take as usize])?;
+            left -= take;
+        }
+        file.sync_all()?;
     }
     Ok(())
 }
@@ -350,6 +370,7 @@ fn overwrite(folder: &Path, seed: u64) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::command;
 
     #[test]
     fn a_metric_is_summed_over_its_series_and_missed_when_absent() {
@@ -362,16 +383,17 @@ mod tests {
 
     #[test]
     fn overwriting_changes_every_file_and_no_length() {
-        let folder = tempfile::tempdir().expect("a folder");
+        // Not in the system's folder, which may lie in memory, where there are no direct writes.
+        let folder = tempfile::tempdir_in(command::target()).expect("a folder");
         fs::create_dir(folder.path().join("sub")).expect("made");
         let files = [folder.path().join("one"), folder.path().join("sub/two")];
         for file in &files {
-            fs::write(file, vec![0; 3 << 20]).expect("written");
+            fs::write(file, vec![0; (3 << 20) + 5]).expect("written");
         }
         overwrite(folder.path(), 1).expect("overwritten");
         for file in &files {
             let bytes = fs::read(file).expect("read");
-            assert_eq!(bytes.len(), 3 << 20);
+            assert_eq!(bytes.len(), (3 << 20) + 5);
             let zeroes = bytes.iter().filter(|byte| **byte == 0).count();
             assert!(zeroes < bytes.len() / 100, "{zeroes} bytes are still zero");
         }

@@ -1,0 +1,277 @@
+//! Uploads under way and what becomes of their parts, over HTTP.
+
+use std::time::Duration;
+
+use crate::object::Swept;
+use crate::s3::testing::world::{Response, World, bytes, crc32, etag, refused, world};
+
+const PART_BYTES: usize = 5 << 20;
+/// Short enough for the clock of signatures.
+const REST: Duration = Duration::from_secs(300);
+
+fn begin(world: &World, key: &str, headers: &[(&str, &str)]) -> String {
+    let begun = world.ask("POST", &format!("/bucket/{key}?uploads"), headers, b"");
+    assert_eq!(begun.status, 200, "{begun:?}");
+    begun.element("UploadId").to_owned()
+}
+
+fn put_part(world: &World, key: &str, id: &str, number: u32, data: &[u8]) -> String {
+    let target = format!("/bucket/{key}?partNumber={number}&uploadId={id}");
+    let put = world.ask("PUT", &target, &[], data);
+    assert_eq!(put.status, 200, "{put:?}");
+    put.header("etag").to_owned()
+}
+
+fn complete(world: &World, key: &str, id: &str, parts: &[(u32, String)]) -> Response {
+    complete_with(world, key, id, parts, &[])
+}
+
+fn complete_with(
+    world: &World,
+    key: &str,
+    id: &str,
+    parts: &[(u32, String)],
+    headers: &[(&str, &str)],
+) -> Response {
+    let parts: String = parts
+        .iter()
+        .map(|(number, etag)| {
+            format!("<Part><PartNumber>{number}</PartNumber><ETag>{etag}</ETag></Part>")
+        })
+        .collect();
+    let document = format!("<CompleteMultipartUpload>{parts}</CompleteMultipartUpload>");
+    world.ask("POST", &format!("/bucket/{key}?uploadId={id}"), headers, document.as_bytes())
+}
+
+fn sweep(world: &World, age: Duration) -> Swept {
+    let store = world.store.clone();
+    let set = basalt_engine::units::SetIndex(0);
+    world.simulation.block_on(&world.runtime, async move {
+        store.sweep_uploads(set, age).await.expect("every drive answers")
+    })
+}
+
+/// Keys that any drive's listing of parts still has, live ones only.
+fn listed_parts(world: &World, key: &str, id: &str) -> Vec<String> {
+    let parts = world.ask("GET", &format!("/bucket/{key}?uploadId={id}"), &[], b"");
+    parts.elements("PartNumber").into_iter().map(str::to_owned).collect()
+}
+
+#[test]
+fn parts_are_listed_from_page_to_page() {
+    let world = world();
+    let id = begin(&world, "key", &[("x-amz-checksum-algorithm", "CRC32")]);
+    for number in [1, 2, 5, 258] {
+        put_part(&world, "key", &id, number, &bytes(number as usize * 10));
+    }
+    put_part(&world, "key", &id, 2, b"again");
+    let list =
+        |query: &str| world.ask("GET", &format!("/bucket/key?{query}uploadId={id}"), &[], b"");
+    let all = list("");
+    assert_eq!(all.status, 200);
+    assert_eq!(all.elements("PartNumber"), ["1", "2", "5", "258"]);
+    assert_eq!(all.elements("Size"), ["10", "5", "50", "2580"]);
+    assert_eq!(all.elements("ChecksumCRC32")[1], crc32(b"again"));
+    assert_eq!(all.elements("ETag")[1], etag(b"again").replace('"', "&quot;"));
+    assert_eq!((all.element("IsTruncated"), all.element("MaxParts")), ("false", "1000"));
+    assert_eq!(
+        (all.element("ChecksumAlgorithm"), all.element("ChecksumType")),
+        ("CRC32", "COMPOSITE")
+    );
+    assert_eq!((all.element("UploadId"), all.element("Key")), (&*id, "key"));
+    let page = list("max-parts=2&");
+    assert_eq!(page.elements("PartNumber"), ["1", "2"]);
+    assert_eq!((page.element("IsTruncated"), page.element("NextPartNumberMarker")), ("true", "2"));
+    let page = list("max-parts=2&part-number-marker=2&");
+    assert_eq!(page.elements("PartNumber"), ["5", "258"]);
+    assert_eq!((page.element("IsTruncated"), page.element("PartNumberMarker")), ("false", "2"));
+    assert!(list("part-number-marker=258&").elements("PartNumber").is_empty());
+    assert!(list("part-number-marker=99999&").elements("PartNumber").is_empty());
+    refused(&list("max-parts=x&"), 400, "InvalidArgument");
+    refused(&list("part-number-marker=-1&"), 400, "InvalidArgument");
+    let other = world.ask("GET", &format!("/bucket/other?uploadId={id}"), &[], b"");
+    refused(&other, 404, "NoSuchUpload");
+    refused(&world.ask("GET", "/bucket/key?uploadId=x", &[], b""), 404, "NoSuchUpload");
+}
+
+#[test]
+fn uploads_are_listed_by_key_and_then_by_time() {
+    let world = world();
+    let mut ids = Vec::new();
+    for key in ["b/2", "a", "b/1", "a", "c", "a%20b"] {
+        ids.push((key, begin(&world, key, &[])));
+        world.simulation.run_for(Duration::from_millis(5));
+    }
+    put_part(&world, "c", &ids[4].1, 1, b"a part is no upload");
+    let list = |query: &str| world.ask("GET", &format!("/bucket?uploads{query}"), &[], b"");
+    let all = list("");
+    assert_eq!(all.elements("Key"), ["a", "a", "a b", "b/1", "b/2", "c"]);
+    let of_a: Vec<&str> = all.elements("UploadId")[..2].to_vec();
+    assert_eq!(of_a, [&*ids[1].1, &*ids[3].1], "the earlier one first");
+    assert!(all.element("Initiated").starts_with("2013-05-24T00:00:0"), "{}", all.text());
+    assert_eq!(list("&prefix=a").elements("Key"), ["a", "a", "a b"]);
+    assert_eq!(list("&encoding-type=url&prefix=a%20").elements("Key"), ["a%20b"]);
+
+    let grouped = list("&delimiter=%2F&max-uploads=4");
+    assert_eq!(grouped.elements("Key"), ["a", "a", "a b"]);
+    assert!(grouped.text().contains("<CommonPrefixes><Prefix>b/</Prefix></CommonPrefixes>"));
+    assert_eq!((grouped.element("IsTruncated"), grouped.element("NextKeyMarker")), ("true", "b/"));
+    let rest = list("&delimiter=%2F&key-marker=b%2F");
+    assert_eq!(rest.elements("Key"), ["c"]);
+    assert!(!rest.text().contains("<CommonPrefixes>"), "{}", rest.text());
+
+    let mut seen = Vec::new();
+    let mut position = String::new();
+    loop {
+        let page = list(&format!("{position}&max-uploads=1"));
+        seen.extend(page.elements("UploadId").into_iter().map(str::to_owned));
+        if page.element("IsTruncated") == "false" {
+            break;
+        }
+        let key = page.element("NextKeyMarker").replace(' ', "%20").replace('/', "%2F");
+        position =
+            format!("&key-marker={key}&upload-id-marker={}", page.element("NextUploadIdMarker"));
+    }
+    assert_eq!(seen, all.elements("UploadId"));
+    assert_eq!(list("&key-marker=a").elements("Key"), ["a b", "b/1", "b/2", "c"]);
+    assert_eq!(list("&upload-id-marker=zzz").elements("Key").len(), 6);
+    assert_eq!(list("&max-uploads=0").element("IsTruncated"), "false");
+    refused(&world.ask("GET", "/absent?uploads", &[], b""), 404, "NoSuchBucket");
+    refused(&list("&max-uploads=x"), 400, "InvalidArgument");
+
+    let (key, id) = &ids[0];
+    assert_eq!(world.ask("DELETE", &format!("/bucket/{key}?uploadId={id}"), &[], b"").status, 204);
+    assert_eq!(list("&prefix=b").elements("Key"), ["b/1"]);
+}
+
+#[test]
+fn parts_of_a_completed_upload_can_be_read_one_by_one() {
+    let world = world();
+    let data = bytes(2 * PART_BYTES + 1000);
+    let id = begin(&world, "key", &[("x-amz-checksum-algorithm", "CRC32")]);
+    // Numbers need not follow each other, and stay what they were.
+    let numbers = [2, 4, 7];
+    let parts: Vec<(u32, String)> = numbers
+        .iter()
+        .zip(data.chunks(PART_BYTES))
+        .map(|(&number, part)| (number, put_part(&world, "key", &id, number, part)))
+        .collect();
+    let done = complete(&world, "key", &id, &parts);
+    assert_eq!((done.status, done.element("ChecksumType")), (200, "COMPOSITE"), "{done:?}");
+    let composite = done.element("ChecksumCRC32").to_owned();
+    assert!(composite.ends_with("-3"), "{composite}");
+
+    let mode = ("x-amz-checksum-mode", "ENABLED");
+    for (number, part) in numbers.iter().zip(data.chunks(PART_BYTES)) {
+        let target = format!("/bucket/key?partNumber={number}");
+        for method in ["GET", "HEAD"] {
+            let got = world.ask(method, &target, &[mode], b"");
+            assert_eq!(got.status, 206, "{number}");
+            assert_eq!(got.header("x-amz-mp-parts-count"), "3");
+            assert_eq!(got.header("content-length"), part.len().to_string());
+            assert_eq!(got.header("x-amz-checksum-crc32"), crc32(part));
+            assert!(method == "HEAD" || got.body == part, "{number}");
+        }
+    }
+    let second = world.ask("HEAD", "/bucket/key?partNumber=4", &[], b"");
+    let range = format!("bytes {PART_BYTES}-{}/{}", 2 * PART_BYTES - 1, data.len());
+    assert_eq!(second.header("content-range"), range);
+    for number in [1, 3, 8] {
+        let missing = world.ask("GET", &format!("/bucket/key?partNumber={number}"), &[], b"");
+        refused(&missing, 400, "InvalidPart");
+    }
+    refused(&world.ask("GET", "/bucket/key?partNumber=0", &[], b""), 400, "InvalidArgument");
+    let both = world.ask("GET", "/bucket/key?partNumber=2", &[("range", "bytes=0-1")], b"");
+    refused(&both, 400, "InvalidRequest");
+    let whole = world.ask("HEAD", "/bucket/key", &[mode], b"");
+    assert_eq!(whole.header("x-amz-checksum-crc32"), composite);
+    assert_eq!(whole.header("x-amz-checksum-type"), "COMPOSITE");
+    assert_eq!(whole.header("x-amz-mp-parts-count"), "");
+
+    let attributes = |headers: &[(&str, &str)]| {
+        let wanted = ("x-amz-object-attributes", "ObjectParts,Checksum,ETag");
+        let headers: Vec<_> = headers.iter().copied().chain([wanted]).collect();
+        world.ask("GET", "/bucket/key?attributes", &headers, b"")
+    };
+    let all = attributes(&[]);
+    assert_eq!((all.element("PartsCount"), all.element("IsTruncated")), ("3", "false"));
+    assert_eq!(all.elements("PartNumber"), ["2", "4", "7"]);
+    assert_eq!(all.elements("Size"), ["5242880", "5242880", "1000"]);
+    assert_eq!(all.elements("ChecksumCRC32")[0], composite);
+    assert_eq!(all.elements("ChecksumCRC32")[3], crc32(&data[2 * PART_BYTES..]));
+    let page = attributes(&[("x-amz-max-parts", "1"), ("x-amz-part-number-marker", "2")]);
+    assert_eq!(page.elements("PartNumber"), ["4"]);
+    assert_eq!((page.element("IsTruncated"), page.element("NextPartNumberMarker")), ("true", "4"));
+}
+
+#[test]
+fn many_parts_are_remembered_in_the_manifest() {
+    let world = world();
+    let id = begin(&world, "key", &[]);
+    let data = bytes(PART_BYTES);
+    let mut parts: Vec<(u32, String)> =
+        (1..=17).map(|number| (number, put_part(&world, "key", &id, number, &data))).collect();
+    parts.push((18, put_part(&world, "key", &id, 18, b"")));
+    let done = complete(&world, "key", &id, &parts);
+    assert_eq!(done.status, 200, "{done:?}");
+    let seventeenth = world.ask("GET", "/bucket/key?partNumber=17", &[], b"");
+    assert!(seventeenth.body == data);
+    assert_eq!(seventeenth.header("x-amz-mp-parts-count"), "18");
+    let empty = world.ask("GET", "/bucket/key?partNumber=18", &[], b"");
+    refused(&empty, 416, "InvalidRange");
+    let wanted = [("x-amz-object-attributes", "ObjectParts")];
+    let attributes = world.ask("GET", "/bucket/key?attributes", &wanted, b"");
+    assert_eq!(attributes.elements("PartNumber").len(), 18);
+}
+
+#[test]
+fn a_completion_is_held_to_what_it_states() {
+    let world = world();
+    let id = begin(&world, "key", &[("x-amz-checksum-algorithm", "CRC32")]);
+    let parts = [(1, put_part(&world, "key", &id, 1, b"data"))];
+    let with = |headers: &[(&str, &str)]| complete_with(&world, "key", &id, &parts, headers);
+    refused(&with(&[("x-amz-mp-object-size", "5")]), 400, "InvalidRequest");
+    refused(&with(&[("x-amz-mp-object-size", "x")]), 400, "InvalidRequest");
+    refused(&with(&[("x-amz-checksum-type", "FULL_OBJECT")]), 400, "InvalidRequest");
+    refused(&with(&[("x-amz-checksum-crc32", "AAAAAA==-1")]), 400, "BadDigest");
+    let stated = [("x-amz-mp-object-size", "4"), ("x-amz-checksum-type", "COMPOSITE")];
+    assert_eq!(with(&stated).status, 200);
+    assert_eq!(with(&stated).status, 200, "a repeated completion succeeds");
+}
+
+#[test]
+fn stale_uploads_are_aborted_and_completed_ones_forgotten() {
+    let world = world();
+    let stale = begin(&world, "stale", &[]);
+    put_part(&world, "stale", &stale, 1, &bytes(100_000));
+    let done = begin(&world, "done", &[]);
+    let parts = [(1, put_part(&world, "done", &done, 1, b"data"))];
+    assert_eq!(complete(&world, "done", &done, &parts).status, 200);
+    assert!(sweep(&world, REST).is_nothing(), "nothing has rested for long");
+    world.simulation.run_for(REST);
+    let fresh = begin(&world, "fresh", &[]);
+    put_part(&world, "fresh", &fresh, 1, b"kept");
+
+    let swept = sweep(&world, REST);
+    let expected = Swept { aborted: 1, forgotten: 1, ..Swept::default() };
+    assert_eq!(swept, expected);
+    assert_eq!(world.ask("GET", "/bucket?uploads", &[], b"").elements("Key"), ["fresh"]);
+    assert!(listed_parts(&world, "stale", &stale).is_empty());
+    refused(&complete(&world, "stale", &stale, &parts), 404, "NoSuchUpload");
+    refused(&complete(&world, "done", &done, &parts), 404, "NoSuchUpload");
+    assert_eq!(world.ask("GET", "/bucket/done", &[], b"").text(), "data");
+    assert_eq!(listed_parts(&world, "fresh", &fresh), ["1"]);
+    assert!(sweep(&world, REST).is_nothing());
+}
+
+#[test]
+fn uploads_end_with_their_bucket() {
+    let world = world();
+    let id = begin(&world, "key", &[]);
+    put_part(&world, "key", &id, 1, &bytes(100_000));
+    assert_eq!(world.ask("DELETE", "/bucket", &[], b"").status, 204);
+    assert_eq!(world.ask("PUT", "/bucket", &[], b"").status, 200);
+    assert!(world.ask("GET", "/bucket?uploads", &[], b"").elements("Key").is_empty());
+    assert_eq!(sweep(&world, REST), Swept { aborted: 1, ..Swept::default() });
+    assert!(sweep(&world, REST).is_nothing());
+}
