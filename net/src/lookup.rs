@@ -106,17 +106,19 @@ impl Exchange for Lookup {
 
 impl Parts for Lookup {
     fn hash_part(&self, drive: Option<DriveIndex>, into: &mut impl Hasher) {
-        let Self { ground, key, copies_from, eager, reading, failed, deciding } = self;
+        let Self { ground, key, copies_from, first, asked, reading, failed, deciding } = self;
         ground.hash_part(drive, into);
         reading.hash_part(drive, into);
         if let Some(Deciding { proposal, .. }) = deciding {
             proposal.hash_part(drive, into);
         }
         match drive {
-            Some(drive) => [copies_from, failed].map(|mask| mask & bit(drive) != 0).hash(into),
+            Some(drive) => [*copies_from, first.unwrap_or(0), *asked, *failed]
+                .map(|mask| mask & bit(drive) != 0)
+                .hash(into),
             None => {
                 let base = deciding.as_ref().map(|Deciding { proposal: _, base }| base);
-                (key, eager, base).hash(into);
+                (key, first.is_some(), base).hash(into);
             }
         }
     }

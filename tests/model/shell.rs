@@ -68,10 +68,20 @@ impl Steps<'_> {
             return self.emit(world, at, client, trace);
         }
         let ground = self.ground(&world, at, &mut client);
-        let eager = matches!(self.rules.clients[at], Plan::Read);
-        client.stage = Stage::Looking(Lookup::new(ground, key(), 0, eager));
-        let step = client.step(Input::Start);
-        self.act(world, at, client, step, trace);
+        if !matches!(self.rules.clients[at], Plan::Read) {
+            client.stage = Stage::Looking(Lookup::of_all(ground, key()));
+            let step = client.step(Input::Start);
+            return self.act(world, at, client, step, trace);
+        }
+        // Who reads asks R drives first, whichever they are.
+        let read = ground.quorums.read as u32;
+        let choices = 1..=all_drives(self.rules.drives);
+        for first in choices.filter(|first| first.count_ones() == read) {
+            let mut client = client.clone();
+            client.stage = Stage::Looking(Lookup::of_head(ground.clone(), key(), first, 0));
+            let step = client.step(Input::Start);
+            self.act(world.clone(), at, client, step, trace.clone());
+        }
     }
 
     fn update(&mut self, world: World, at: usize, mut client: Client, found: &Found, trace: Trace) {

@@ -229,7 +229,11 @@ impl<'a> Steps<'a> {
     ) {
         match step {
             Step::Wait | Step::Linger => self.emit(world, at, client, trace),
-            Step::Send(requests) => {
+            Step::SendMore(requests) => {
+                self.send(&mut world, at, requests, &mut trace);
+                self.emit(world, at, client, trace);
+            }
+            Step::Send(requests) | Step::SendSome(requests) => {
                 self.stop_listening(&mut world, at);
                 let is_prepare = |request: &Request| matches!(request, Request::Prepare { .. });
                 if requests.iter().any(|(_, request)| is_prepare(request)) {
@@ -240,17 +244,7 @@ impl<'a> Steps<'a> {
                     }
                     world.ballots += 1;
                 }
-                let first = requests.first().map(|(drive, _)| *drive);
-                for (drive, request) in requests {
-                    if Some(drive) == first {
-                        world.judge_request(self.rules, &request);
-                    }
-                    let message = message(request);
-                    if Some(drive) == first {
-                        trace.did(Did::Sends(message.clone()));
-                    }
-                    *world.sent_mut(at, usize::from(drive.0)) = Sent::Asked(message);
-                }
+                self.send(&mut world, at, requests, &mut trace);
                 self.emit(world, at, client, trace);
             }
             Step::CheckPayload(record) => {
@@ -273,6 +267,26 @@ impl<'a> Steps<'a> {
                 self.act(world, at, client, step, trace);
             }
             Step::Done(came) => self.came(world, at, client, came, trace),
+        }
+    }
+
+    fn send(
+        &self,
+        world: &mut World,
+        at: usize,
+        requests: Vec<(DriveIndex, Request)>,
+        trace: &mut Trace,
+    ) {
+        let first = requests.first().map(|(drive, _)| *drive);
+        for (drive, request) in requests {
+            if Some(drive) == first {
+                world.judge_request(self.rules, &request);
+            }
+            let message = message(request);
+            if Some(drive) == first {
+                trace.did(Did::Sends(message.clone()));
+            }
+            *world.sent_mut(at, usize::from(drive.0)) = Sent::Asked(message);
         }
     }
 
