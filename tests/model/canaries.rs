@@ -50,15 +50,15 @@ pub(crate) fn all() -> Vec<Canary> {
         lower_fast(setups::two_writers(3, 2)),
         canary(
             "a blank drive that counts in R and F",
-            setups::replacement(3, 1),
+            setups::replacement(2, 1),
             Mistakes { blank_votes: true, ..none },
         ),
         canary(
             "a replacement that votes without a compare",
-            setups::replacement(3, 1),
+            setups::replacement(2, 1),
             Mistakes { compare_skipped: true, ..none },
         ),
-        canary("no epoch fence", setups::replacement(3, 1), Mistakes { no_fence: true, ..none }),
+        canary("no epoch fence", setups::replacement(2, 1), Mistakes { no_fence: true, ..none }),
         canary(
             "a retry that does not learn the outcome",
             setups::two_writers(3, 2),
