@@ -11,7 +11,7 @@ use basalt_engine::record::{Layout, Record};
 use basalt_engine::request::{Digest, Refusal, Reply, Request, SetMap, SlotDigest, SmallShard};
 use basalt_engine::units::{Ballot, BlockIndex, Epoch, Slot};
 
-use super::rules::{Rules, copy_of, no_copy, operation};
+use super::rules::{Rules, copy_of, operation};
 
 /// An acceptance that was durable once.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -109,8 +109,7 @@ impl Drive {
             Request::Digest { payload, .. } => {
                 let mut digest = self.digest();
                 let last = digest.slots.last().and_then(|slot| slot.accepted.as_ref());
-                digest.copy =
-                    last.filter(|_| *payload).and_then(|(_, record)| self.copy(rules, record));
+                digest.copy = last.filter(|_| *payload).and_then(|(_, record)| self.copy(record));
                 if rules.mistakes.no_fence {
                     digest.epoch = Epoch(1);
                 }
@@ -132,8 +131,7 @@ impl Drive {
                 }
                 match prepared {
                     Ok(accepted) => {
-                        let copy =
-                            accepted.as_ref().and_then(|(_, record)| self.copy(rules, record));
+                        let copy = accepted.as_ref().and_then(|(_, record)| self.copy(record));
                         Reply::Promised { accepted, copy }
                     }
                     Err(refusal) => self.refused(refusal),
@@ -172,6 +170,10 @@ impl Drive {
                     Ok(())
                 });
                 abandoned.map_or_else(|refusal| self.refused(refusal), |()| Reply::Done)
+            }
+            Request::StageSmall { operation, .. } => {
+                self.shards |= 1 << operation.0;
+                Reply::Done
             }
             Request::InstallMap { map } => {
                 self.epoch = self.epoch.max(map.epoch);
@@ -220,14 +222,10 @@ impl Drive {
         self.named & bit == 0 || self.shards & bit != 0
     }
 
-    fn copy(&self, rules: &Rules, record: &Record) -> Option<SmallShard> {
+    fn copy(&self, record: &Record) -> Option<SmallShard> {
         let co_staged = record.payloads().any(|layout| layout.is_co_staged());
         let here = self.shards & 1 << operation(record) != 0;
-        match co_staged {
-            true if here => Some(copy_of(operation(record))),
-            true if rules.mistakes.recovery_without_payload => Some(no_copy()),
-            _ => None,
-        }
+        (co_staged && here).then(|| copy_of(operation(record)))
     }
 
     fn take_copy(&mut self, record: &Record, copy: Option<&SmallShard>) {
@@ -300,6 +298,7 @@ impl Drive {
                 });
                 fenced(*epoch) || passed(*slot) || over
             }
+            Request::StageSmall { operation, .. } => self.shards & 1 << operation.0 != 0,
             Request::InstallMap { map } => map.epoch <= self.epoch,
             other => unreachable!("the model does not ask {other:?}"),
         }

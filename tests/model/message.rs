@@ -63,6 +63,9 @@ pub(crate) fn message(request: Request) -> Message {
         Request::Certify { key: _, certificate, settled } => hash_of((4u8, certificate, settled)),
         Request::Abandon { epoch, key: _, slot, ballot } => hash_of((5u8, epoch, slot, ballot)),
         Request::InstallMap { map } => hash_of((6u8, map.epoch)),
+        Request::StageSmall { payload: _, key: _, operation, shard } => {
+            hash_of((7u8, operation, shard))
+        }
         other => unreachable!("the slot protocol does not ask {other:?}"),
     };
     Rc::new(Hashed { hash, value: request })
@@ -118,6 +121,7 @@ pub(crate) fn shown(request: &Request) -> String {
             format!("certify {slot:?} op{operation}{}", if *settled { " settled" } else { "" })
         }
         Request::Abandon { slot, ballot, .. } => format!("abandon {slot:?} below {ballot:?}"),
+        Request::StageSmall { operation, .. } => format!("stage the copy of op{}", operation.0),
         Request::InstallMap { map } => format!("install map {}", map.epoch.0),
         other => format!("{other:?}"),
     }

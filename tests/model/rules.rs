@@ -100,11 +100,6 @@ pub(crate) fn copy_of(operation: u8) -> SmallShard {
     SmallShard { checksum: 0, bytes: Bytes::copy_from_slice(&[operation]) }
 }
 
-/// What is proposed as a copy by who has none.
-pub(crate) fn no_copy() -> SmallShard {
-    SmallShard { checksum: 1, bytes: Bytes::new() }
-}
-
 /// An object without bytes, or a tombstone.
 pub(crate) fn bare(operation: u8, kind: Kind) -> Record {
     Record::encode(&fields(operation, kind))

@@ -254,7 +254,7 @@ impl<'a> Steps<'a> {
                     place.named & place.shards & 1 << operation != 0 && !place.is_candidate()
                 };
                 let here = world.drives.iter().filter(holds).count();
-                if here >= usize::from(data) {
+                if here >= usize::from(data) || self.rules.mistakes.recovery_without_payload {
                     let mut client = client.clone();
                     let step = client.step(Input::Payload(true));
                     self.act(world.clone(), at, client, step, trace.clone());

@@ -1,9 +1,9 @@
 //! One core's view of the object store: its seams, the deployment, and what it knows of the sets.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::rc::Rc;
 
+use ahash::AHashMap;
 use basalt_engine::request::{Request, SetMap};
 use basalt_engine::seam::Runtime;
 use basalt_engine::units::{DeploymentId, DriveIndex, Incarnation, PayloadId, SetIndex};
@@ -14,6 +14,7 @@ use super::api::StorageClass;
 use super::error::{Error, Result};
 use super::hashing::Hashing;
 use super::layout::Spread;
+use super::lost::Missed;
 use crate::placement;
 
 const BUCKETS_REMEMBERED_MAX: usize = 10_000;
@@ -57,9 +58,11 @@ struct Core<M, R> {
     /// Drives that did not answer when they were asked last, one bit each, for each set: others are
     /// asked first.
     silent: RefCell<Vec<u16>>,
-    /// The incarnations that buckets had when they were looked at last.
-    buckets: RefCell<HashMap<String, Incarnation, ahash::RandomState>>,
+    /// The incarnations that buckets had when they were looked at last. Nothing goes through them in
+    /// order.
+    buckets: RefCell<AHashMap<String, Incarnation>>,
     degraded_reads: Cell<u64>,
+    missed: RefCell<Missed>,
     hashing: Hashing,
 }
 
@@ -97,6 +100,7 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
             silent: RefCell::new(vec![0; sets]),
             buckets: RefCell::default(),
             degraded_reads: Cell::new(0),
+            missed: RefCell::default(),
             hashing: Hashing::default(),
         };
         Self { core: Rc::new(core) }
@@ -241,6 +245,10 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
     pub(super) fn report_wrong_shard(&self, set: SetIndex, drive: DriveIndex, payload: PayloadId) {
         tracing::warn!(set = set.0, drive = drive.0, %payload, "shard is wrong; repair will rebuild it");
         drop(self.core.mailbox.send(set, vec![(drive, Request::DropShard { payload })]));
+    }
+
+    pub(super) fn missed(&self) -> &RefCell<Missed> {
+        &self.core.missed
     }
 
     pub(super) fn count_degraded_read(&self) {
