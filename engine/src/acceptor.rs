@@ -20,7 +20,7 @@ use crate::request::{Certificate, Digest, Refusal, SlotDigest};
 use crate::units::{Ballot, Epoch, Slot};
 
 /// What a drive knows of one slot.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 struct SlotState {
     slot: Slot,
     promised: Ballot,
@@ -42,7 +42,7 @@ impl SlotState {
 }
 
 /// What one drive knows of one key.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub struct KeyState {
     slots: SmallVec<[SlotState; 1]>,
 }

@@ -208,7 +208,7 @@ pub struct Fields {
 }
 
 /// An encoded record.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Record(Bytes);
 
 /// The bytes are not a record: what is wrong with them.

@@ -15,7 +15,7 @@ use crate::units::{
 
 /// Proof that slot `slot` of a key was decided, for the operation `operation`. `None` in its place
 /// says that the key is absent and its slots begin.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Certificate {
     pub slot: Slot,
     pub operation: OperationId,
@@ -23,7 +23,7 @@ pub struct Certificate {
 
 /// A shard (or whole copy) that is small enough to ride in the journal, with its checksum
 /// (`checksum::small_shard`).
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct SmallShard {
     pub checksum: u64,
     pub bytes: Bytes,
@@ -197,7 +197,7 @@ pub enum ListAfter {
 }
 
 /// What one drive knows of one slot.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct SlotDigest {
     pub slot: Slot,
     pub promised: Ballot,
@@ -211,7 +211,7 @@ pub struct SlotDigest {
 
 /// What one drive knows of one key: its highest certified slot (if any) and all slots above it,
 /// ascending.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Digest {
     pub slots: Vec<SlotDigest>,
     /// The co-staged payload of the last slot, where it was asked for and is here.
@@ -224,7 +224,7 @@ pub struct Digest {
 }
 
 /// Why a drive refused a step of the protocol.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Refusal {
     /// A higher ballot was promised in this slot.
     Promised(Ballot),
@@ -365,13 +365,13 @@ pub struct Orphan {
 }
 
 /// The drives of a set and what counts among them, at one epoch.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct SetMap {
     pub epoch: Epoch,
     pub drives: Vec<Member>,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Member {
     pub drive: DriveId,
     /// A drive that does not vote is blank: it counts in W only.
@@ -382,6 +382,15 @@ impl SetMap {
     pub fn drive_count(&self) -> usize {
         debug_assert!(self.drives.len() <= SET_DRIVES_MAX);
         self.drives.len()
+    }
+
+    /// The epoch fence: a drive that has installed this map refuses a step of any other epoch.
+    pub fn refuse(&self, epoch: Epoch) -> Option<Refusal> {
+        match epoch.cmp(&self.epoch) {
+            std::cmp::Ordering::Less => Some(Refusal::OldEpoch(Box::new(self.clone()))),
+            std::cmp::Ordering::Equal => None,
+            std::cmp::Ordering::Greater => Some(Refusal::NewEpoch(self.epoch)),
+        }
     }
 }
 

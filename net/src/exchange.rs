@@ -4,6 +4,8 @@
 //! The machine says what to send, is fed the replies to *that* sending one by one, and is told when
 //! they are late. Replies to an earlier sending are never fed in: they are dropped with it.
 
+use std::hash::Hasher;
+
 use basalt_engine::record::Record;
 use basalt_engine::request::{Reply, Request};
 use basalt_engine::units::DriveIndex;
@@ -39,6 +41,14 @@ pub trait Exchange {
     fn on_deadline(&mut self) -> Step<Self::Outcome>;
     fn on_payload(&mut self, within_reach: bool) -> Step<Self::Outcome>;
     fn retry(&mut self) -> Step<Self::Outcome>;
+}
+
+/// A machine's state, taken apart by drive for whoever compares states: two that differ only in which
+/// drive is which are one to the model. Together the parts hold everything that later steps depend on,
+/// so implementations name every field.
+pub trait Parts {
+    /// Hashes what concerns `drive`; without one, what concerns none.
+    fn hash_part(&self, drive: Option<DriveIndex>, into: &mut impl Hasher);
 }
 
 impl<T> Step<T> {

@@ -4,10 +4,12 @@
 //! Who only wants the head asks R drives first, and the others as soon as those do not settle it: one
 //! failed or is late, or what they tell leaves something open.
 
+use std::hash::{Hash, Hasher};
+
 use basalt_engine::request::{Certificate, Reply, Request};
 use basalt_engine::units::{DriveIndex, Key};
 
-use crate::exchange::{self, Exchange};
+use crate::exchange::{self, Exchange, Parts};
 use crate::proposer::{Ended, Ground, Proposal};
 use crate::quorum::{all_drives, bit, drives_in};
 use crate::reader::{Head, Reading, Verdict};
@@ -99,6 +101,26 @@ impl Exchange for Lookup {
     fn retry(&mut self) -> Step {
         let step = self.deciding.as_mut().expect("only a proposal pauses").proposal.retry();
         self.go_on(step)
+    }
+}
+
+impl Parts for Lookup {
+    fn hash_part(&self, drive: Option<DriveIndex>, into: &mut impl Hasher) {
+        let Self { ground, key, copies_from, first, asked, reading, failed, deciding } = self;
+        ground.hash_part(drive, into);
+        reading.hash_part(drive, into);
+        if let Some(Deciding { proposal, .. }) = deciding {
+            proposal.hash_part(drive, into);
+        }
+        match drive {
+            Some(drive) => [*copies_from, first.unwrap_or(0), *asked, *failed]
+                .map(|mask| mask & bit(drive) != 0)
+                .hash(into),
+            None => {
+                let base = deciding.as_ref().map(|Deciding { proposal: _, base }| base);
+                (key, first.is_some(), base).hash(into);
+            }
+        }
     }
 }
 

@@ -17,12 +17,13 @@
 //! - nothing is abandoned unless every drive of the set promised.
 
 use std::collections::BTreeMap;
+use std::hash::{Hash, Hasher};
 
 use basalt_engine::record::{Layout, Record};
 use basalt_engine::request::{Certificate, Refusal, Reply, Request, SetMap, SmallShard};
 use basalt_engine::units::{Ballot, DriveIndex, Epoch, Key, OperationId, Slot};
 
-use crate::exchange::{self, Exchange};
+use crate::exchange::{self, Exchange, Parts};
 use crate::quorum::{self, Holders, Quorums, bit, drives_in};
 
 /// Classic rounds after which a proposal gives up for now.
@@ -41,7 +42,7 @@ pub struct Ground {
 }
 
 /// A record to have decided, with its copy where it is co-staged.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Value {
     pub record: Record,
     pub copy: Option<SmallShard>,
@@ -113,7 +114,7 @@ pub struct Proposal {
 }
 
 /// What a drive answered in the present phase.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 enum Answer {
     Promised(Option<(Ballot, Record)>, Option<SmallShard>),
     Staged,
@@ -173,6 +174,37 @@ impl Exchange for Proposal {
         let (epoch, slot, ballot, base) = (self.ground.epoch, self.slot, self.ballot, self.base);
         let key = self.key.clone();
         self.send(self.all(), |_| Request::Prepare { epoch, key: key.clone(), slot, ballot, base })
+    }
+}
+
+impl Parts for Ground {
+    fn hash_part(&self, drive: Option<DriveIndex>, into: &mut impl Hasher) {
+        let Self { quorums, voting, epoch, proposer } = self;
+        match drive {
+            Some(drive) => (voting & bit(drive) != 0).hash(into),
+            None => (quorums, epoch, proposer).hash(into),
+        }
+    }
+}
+
+impl Parts for Proposal {
+    fn hash_part(&self, drive: Option<DriveIndex>, into: &mut impl Hasher) {
+        #[rustfmt::skip]
+        let Self {
+            ground, key, slot, base, own, value, phase, ballot, fresh, round_met, rounds, asked,
+            answers, accepted_once, passed, decided, then, lost,
+        } = self;
+        ground.hash_part(drive, into);
+        match drive {
+            Some(drive) => {
+                let to = [asked, then].map(|mask| mask & bit(drive) != 0);
+                (to, answers.get(&drive)).hash(into);
+            }
+            None => {
+                (key, slot, base, own, value, phase, ballot).hash(into);
+                (fresh, round_met, rounds, accepted_once, passed, decided, lost).hash(into);
+            }
+        }
     }
 }
 

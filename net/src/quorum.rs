@@ -5,7 +5,7 @@ use basalt_engine::record::Record;
 use basalt_engine::units::{Ballot, DriveIndex, SET_DRIVES_MAX};
 
 /// How many drives of a set each step needs.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Quorums {
     pub drives: usize,
     /// R: to read and to prepare.

@@ -4,12 +4,14 @@
 //! having said so yet. `docs/protocol.md`, "Reading", has the proof.
 
 use std::collections::BTreeMap;
+use std::hash::{Hash, Hasher};
 
 use basalt_engine::record::Record;
 use basalt_engine::request::{Digest, SlotDigest};
 use basalt_engine::units::{DriveIndex, Epoch, Slot};
 
-use crate::quorum::{Holders, Quorums};
+use crate::exchange::Parts;
+use crate::quorum::{Holders, Quorums, bit};
 
 /// The digests of one key as they come in.
 #[derive(Clone, Debug)]
@@ -36,6 +38,16 @@ pub enum Verdict {
         slot: Slot,
         base: Option<Head>,
     },
+}
+
+impl Parts for Reading {
+    fn hash_part(&self, drive: Option<DriveIndex>, into: &mut impl Hasher) {
+        let Self { quorums, voting, digests, known } = self;
+        match drive {
+            Some(drive) => (voting & bit(drive) != 0, digests.get(&drive)).hash(into),
+            None => (quorums, known).hash(into),
+        }
+    }
 }
 
 impl Reading {

@@ -6,10 +6,12 @@
 //! drive can hold it; a machine that cannot learn the outcome says so, and is not to be repeated with
 //! the same record.
 
+use std::hash::{Hash, Hasher};
+
 use basalt_engine::request::{Certificate, Reply, Request};
 use basalt_engine::units::{DriveIndex, Key, Slot};
 
-use crate::exchange::{self, Exchange};
+use crate::exchange::{self, Exchange, Parts};
 use crate::lookup::Found;
 use crate::proposer::{Ended, Ground, Proposal, Value, copy_for};
 use crate::quorum::{all_drives, bit, drives_in, payload_rule};
@@ -43,6 +45,7 @@ pub enum Outcome {
 
 type Step = exchange::Step<Outcome>;
 
+#[derive(Clone)]
 pub struct Update<J> {
     ground: Ground,
     key: Key,
@@ -57,6 +60,7 @@ pub struct Update<J> {
     stage: Stage,
 }
 
+#[derive(Clone)]
 #[expect(clippy::large_enum_variant, reason = "there is one of them for each write under way")]
 enum Stage {
     Idle,
@@ -116,6 +120,29 @@ impl<J: Fn(Option<&Head>) -> Wish> Exchange for Update<J> {
     fn retry(&mut self) -> Step {
         let step = self.proposal().retry();
         self.go_on(step)
+    }
+}
+
+/// The judge is no part of the state: it is a function, and always the same.
+impl<J> Parts for Update<J> {
+    fn hash_part(&self, drive: Option<DriveIndex>, into: &mut impl Hasher) {
+        #[rustfmt::skip]
+        let Self {
+            ground, key, own, judge: _, head, generation, fast, slots_tried, slots_max, stage,
+        } = self;
+        ground.hash_part(drive, into);
+        std::mem::discriminant(stage).hash(into);
+        match stage {
+            Stage::Idle => {}
+            Stage::Proposing(proposal) => proposal.hash_part(drive, into),
+            Stage::Confirming(Confirming { slot, holders, answered }) => match drive {
+                Some(drive) => [holders, answered].map(|mask| mask & bit(drive) != 0).hash(into),
+                None => slot.hash(into),
+            },
+        }
+        if drive.is_none() {
+            (key, own, head, generation, fast, slots_tried, slots_max).hash(into);
+        }
     }
 }
 

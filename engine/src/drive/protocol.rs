@@ -169,7 +169,7 @@ impl<R: Runtime, S: Storage> Drive<R, S> {
         let result = {
             let mut state = self.state.borrow_mut();
             state.segments.collect(self.journal.durable_reached());
-            let refusal = state.refuse_epoch(step.epoch).or_else(|| admit(&state));
+            let refusal = state.superblock.map.refuse(step.epoch).or_else(|| admit(&state));
             if let Some(refusal) = refusal {
                 Err(refusal)
             } else {
@@ -300,15 +300,6 @@ impl State {
         let mut encoded = BytesMut::new();
         self.index.key(key).expect("the key is in the index").encode(&mut encoded);
         Entry::KeySet { key: key.clone(), state: encoded.freeze() }
-    }
-
-    fn refuse_epoch(&self, epoch: Epoch) -> Option<Refusal> {
-        let map = &self.superblock.map;
-        match epoch.cmp(&map.epoch) {
-            std::cmp::Ordering::Less => Some(Refusal::OldEpoch(Box::new(map.clone()))),
-            std::cmp::Ordering::Equal => None,
-            std::cmp::Ordering::Greater => Some(Refusal::NewEpoch(map.epoch)),
-        }
     }
 
     /// Refuses a record that would add to a closing bucket or a full drive.

@@ -1,0 +1,216 @@
+//! One client: the product's machines one after the other, as the shell of `server/src/object` runs them.
+//!
+//! A client whose process ends simply never acts again, and every state allows for that, so the end of a
+//! proposer needs no step of its own. What it has sent stays under way.
+
+use std::hash::{Hash, Hasher};
+use std::rc::Rc;
+
+use basalt_engine::record::Record;
+use basalt_engine::request::Reply;
+use basalt_engine::units::{DriveIndex, Epoch, Slot};
+use basalt_net::exchange::{Exchange, Parts, Step};
+use basalt_net::lookup::{self, Lookup};
+use basalt_net::quorum::{bit, drives_in};
+use basalt_net::update::{self, Update};
+
+use super::message::hasher;
+use super::rules::Judge;
+
+#[derive(Clone)]
+pub(crate) enum Stage {
+    /// Has not begun.
+    Waiting,
+    Looking(Lookup),
+    Updating(Update<Judge>),
+    /// Written; the drives that have not answered yet are waited for.
+    Spreading(Update<Judge>),
+    /// Makes a map durable on W drives; the drives that said so, one bit each.
+    Installing {
+        epoch: Epoch,
+        needed: u32,
+        done: u16,
+    },
+    /// A replacement is given the head.
+    Teaching {
+        slot: Slot,
+        record: Record,
+    },
+    /// A replacement is asked whether it has the head, or a later one.
+    Checking {
+        slot: Slot,
+    },
+    Ended,
+}
+
+/// Where the replacement of a drive stands.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub(crate) enum Replacing {
+    No,
+    /// The map in which the replacement does not vote is being installed.
+    Joining,
+    /// The head is looked up, and taught.
+    Filling,
+    /// The head is looked up again, and the replacement has to have it.
+    Comparing,
+    /// The map in which it votes is being installed.
+    Admitting,
+}
+
+#[derive(Clone)]
+pub(crate) struct Client {
+    pub(crate) stage: Stage,
+    pub(crate) epoch: Epoch,
+    /// Machines begun: each has its own classic ballots.
+    pub(crate) begun: u8,
+    /// The highest slot that was decided when the read began.
+    pub(crate) floor: Option<Slot>,
+    pub(crate) replacing: Replacing,
+}
+
+/// What a machine came to.
+pub(crate) enum Came {
+    Lookup(lookup::Outcome),
+    Update(update::Outcome),
+    /// Every drive that was asked has answered, or no more is waited for.
+    Spread {
+        everywhere: bool,
+    },
+    Installed(bool),
+    Taught(bool),
+    Checked(bool),
+}
+
+/// What a machine is told.
+pub(crate) enum Input {
+    Start,
+    Reply(DriveIndex, Reply),
+    Deadline,
+    Payload(bool),
+    Retry,
+}
+
+fn drive_with<E: Exchange>(machine: &mut E, input: Input) -> Step<E::Outcome> {
+    match input {
+        Input::Start => machine.start(),
+        Input::Reply(drive, reply) => machine.on_reply(drive, reply),
+        Input::Deadline => machine.on_deadline(),
+        Input::Payload(within_reach) => machine.on_payload(within_reach),
+        Input::Retry => machine.retry(),
+    }
+}
+
+impl Client {
+    pub(crate) fn new() -> Self {
+        let (floor, replacing) = (None, Replacing::No);
+        Self { stage: Stage::Waiting, epoch: Epoch(1), begun: 0, floor, replacing }
+    }
+
+    pub(crate) fn step(&mut self, input: Input) -> Step<Came> {
+        match &mut self.stage {
+            Stage::Looking(lookup) => {
+                drive_with(lookup, input).or_else(|outcome| Step::Done(Came::Lookup(outcome)))
+            }
+            Stage::Updating(update) => {
+                drive_with(update, input).or_else(|outcome| Step::Done(Came::Update(outcome)))
+            }
+            Stage::Spreading(update) => {
+                match input {
+                    Input::Reply(drive, reply) => {
+                        update.on_reply(drive, reply);
+                    }
+                    _ => return Step::Done(Came::Spread { everywhere: false }),
+                }
+                match update.everywhere() {
+                    true => Step::Done(Came::Spread { everywhere: true }),
+                    false => Step::Wait,
+                }
+            }
+            Stage::Installing { needed, done, .. } => match input {
+                Input::Reply(drive, reply) => {
+                    if matches!(reply, Reply::Done) {
+                        *done |= bit(drive);
+                    }
+                    let enough = done.count_ones() >= *needed;
+                    if enough { Step::Done(Came::Installed(true)) } else { Step::Wait }
+                }
+                _ => Step::Done(Came::Installed(false)),
+            },
+            Stage::Teaching { .. } => {
+                let taught = matches!(input, Input::Reply(_, Reply::Accepted { has_shards: true }));
+                Step::Done(Came::Taught(taught))
+            }
+            Stage::Checking { slot } => {
+                let Input::Reply(_, Reply::Digest(digest)) = input else {
+                    return Step::Done(Came::Checked(false));
+                };
+                let has = digest.slots.iter().any(|held| {
+                    held.certified && held.slot >= *slot && (held.slot > *slot || held.has_shards)
+                });
+                Step::Done(Came::Checked(has))
+            }
+            Stage::Waiting | Stage::Ended => unreachable!("it does nothing"),
+        }
+    }
+
+    pub(crate) fn doing(&self) -> &'static str {
+        match self.stage {
+            Stage::Waiting => "has not begun",
+            Stage::Looking(_) => "looks",
+            Stage::Updating(_) => "updates",
+            Stage::Spreading(_) => "has written, and spreads it",
+            Stage::Installing { .. } => "installs a map",
+            Stage::Teaching { .. } => "teaches the replacement",
+            Stage::Checking { .. } => "checks the replacement",
+            Stage::Ended => "has ended",
+        }
+    }
+}
+
+/// A client with the hashes of its state: of what concerns no drive, and of what concerns each.
+pub(crate) struct Kept {
+    pub(crate) client: Client,
+    pub(crate) common: u64,
+    pub(crate) parts: Vec<u64>,
+}
+
+impl Kept {
+    pub(crate) fn new(client: Client, drives: usize) -> Rc<Self> {
+        let (common, parts) = Self::hashes(&client, drives);
+        Rc::new(Self { client, common, parts })
+    }
+
+    pub(crate) fn hashes(client: &Client, drives: usize) -> (u64, Vec<u64>) {
+        let hash = |drive: Option<DriveIndex>| {
+            let mut into = hasher();
+            client.hash_part(drive, &mut into);
+            into.finish()
+        };
+        let all = basalt_net::quorum::all_drives(drives);
+        let parts = drives_in(all).map(|drive| hash(Some(drive))).collect();
+        (hash(None), parts)
+    }
+}
+
+impl Parts for Client {
+    fn hash_part(&self, drive: Option<DriveIndex>, into: &mut impl Hasher) {
+        let Self { stage, epoch, begun, floor, replacing } = self;
+        std::mem::discriminant(stage).hash(into);
+        match stage {
+            Stage::Waiting | Stage::Ended => {}
+            Stage::Looking(lookup) => lookup.hash_part(drive, into),
+            Stage::Updating(update) => update.hash_part(drive, into),
+            Stage::Spreading(update) => update.hash_part(drive, into),
+            Stage::Installing { epoch, needed, done } => match drive {
+                Some(drive) => (done & bit(drive) != 0).hash(into),
+                None => (epoch, needed).hash(into),
+            },
+            Stage::Teaching { slot, record } => (slot, record).hash(into),
+            Stage::Checking { slot } => slot.hash(into),
+        }
+        // What a client that has ended knew makes no difference any more.
+        if drive.is_none() && !matches!(stage, Stage::Ended) {
+            (epoch, begun, floor, replacing).hash(into);
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! What is under way between clients and drives: the product's own requests and replies, shared by the
+//! states that hold them, each with its hash.
+
+use std::hash::{BuildHasherDefault, Hash, Hasher};
+use std::rc::Rc;
+
+use ahash::AHasher;
+use basalt_engine::request::{Refusal, Reply, Request};
+
+/// Something with its hash, computed once.
+#[derive(Debug)]
+pub(crate) struct Hashed<T> {
+    pub(crate) hash: u64,
+    pub(crate) value: T,
+}
+
+impl<T> std::ops::Deref for Hashed<T> {
+    type Target = T;
+    fn deref(&self) -> &T {
+        &self.value
+    }
+}
+
+impl<T> Hash for Hashed<T> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.hash);
+    }
+}
+
+pub(crate) type Message = Rc<Hashed<Request>>;
+pub(crate) type Answer = Rc<Hashed<Reply>>;
+
+/// Keyed by fixed numbers, and never walked through: the same in every run.
+type Fixed = BuildHasherDefault<AHasher>;
+#[expect(clippy::disallowed_types, reason = "a fixed ahash state")]
+pub(crate) type Seen = std::collections::HashSet<u64, Fixed>;
+#[expect(clippy::disallowed_types, reason = "a fixed ahash state")]
+pub(crate) type Known<K, V> = std::collections::HashMap<K, V, Fixed>;
+
+/// The same in every run, so that a state has one hash.
+pub(crate) fn hasher() -> impl Hasher {
+    AHasher::default()
+}
+
+pub(crate) fn hash_of(value: impl Hash) -> u64 {
+    let mut hasher = hasher();
+    value.hash(&mut hasher);
+    hasher.finish()
+}
+
+pub(crate) fn message(request: Request) -> Message {
+    let hash = match &request {
+        Request::Digest { key: _, payload } => hash_of((0u8, payload)),
+        Request::Prepare { epoch, key: _, slot, ballot, base } => {
+            hash_of((1u8, epoch, slot, ballot, base))
+        }
+        Request::Accept { epoch, key: _, slot, ballot, base, record, copy, fresh } => {
+            hash_of((2u8, epoch, slot, ballot, base, record, copy, fresh))
+        }
+        Request::Learn { epoch, key: _, slot, record, copy } => {
+            hash_of((3u8, epoch, slot, record, copy))
+        }
+        Request::Certify { key: _, certificate, settled } => hash_of((4u8, certificate, settled)),
+        Request::Abandon { epoch, key: _, slot, ballot } => hash_of((5u8, epoch, slot, ballot)),
+        Request::InstallMap { map } => hash_of((6u8, map.epoch)),
+        Request::StageSmall { payload: _, key: _, operation, shard } => {
+            hash_of((7u8, operation, shard))
+        }
+        other => unreachable!("the slot protocol does not ask {other:?}"),
+    };
+    Rc::new(Hashed { hash, value: request })
+}
+
+pub(crate) fn answer(reply: Reply) -> Answer {
+    let hash = match &reply {
+        Reply::Digest(digest) => hash_of((0u8, digest)),
+        Reply::Promised { accepted, copy } => hash_of((1u8, accepted, copy)),
+        Reply::Accepted { has_shards } => hash_of((2u8, has_shards)),
+        // Which place is blank is told by the drives; here it would hide that states are alike.
+        Reply::Refused { refusal: Refusal::OldEpoch(map), digest } => {
+            hash_of((3u8, map.epoch, digest))
+        }
+        Reply::Refused { refusal, digest } => hash_of((4u8, refusal, digest)),
+        Reply::Done => hash_of(5u8),
+        Reply::Failed(_) => hash_of(6u8),
+        other => unreachable!("the slot protocol does not answer {other:?}"),
+    };
+    Rc::new(Hashed { hash, value: reply })
+}
+
+/// A reply for a machine to have.
+pub(crate) fn given(answer: &Answer) -> Reply {
+    match &answer.value {
+        Reply::Digest(digest) => Reply::Digest(digest.clone()),
+        Reply::Promised { accepted, copy } => {
+            Reply::Promised { accepted: accepted.clone(), copy: copy.clone() }
+        }
+        Reply::Accepted { has_shards } => Reply::Accepted { has_shards: *has_shards },
+        Reply::Refused { refusal, digest } => {
+            Reply::Refused { refusal: refusal.clone(), digest: digest.clone() }
+        }
+        Reply::Done => Reply::Done,
+        Reply::Failed(error) => Reply::Failed(error.clone()),
+        other => unreachable!("the slot protocol does not answer {other:?}"),
+    }
+}
+
+/// A request as a trace shows it.
+pub(crate) fn shown(request: &Request) -> String {
+    match request {
+        Request::Digest { .. } => "digest".to_owned(),
+        Request::Prepare { epoch, slot, ballot, .. } => {
+            format!("prepare {slot:?} {ballot:?} e{}", epoch.0)
+        }
+        Request::Accept { epoch, slot, ballot, record, .. } => {
+            format!("accept {slot:?} {ballot:?} op{} e{}", record.operation().0, epoch.0)
+        }
+        Request::Learn { slot, record, .. } => format!("learn {slot:?} op{}", record.operation().0),
+        Request::Certify { certificate, settled, .. } => {
+            let (slot, operation) = (certificate.slot, certificate.operation.0);
+            format!("certify {slot:?} op{operation}{}", if *settled { " settled" } else { "" })
+        }
+        Request::Abandon { slot, ballot, .. } => format!("abandon {slot:?} below {ballot:?}"),
+        Request::StageSmall { operation, .. } => format!("stage the copy of op{}", operation.0),
+        Request::InstallMap { map } => format!("install map {}", map.epoch.0),
+        other => format!("{other:?}"),
+    }
+}
