@@ -143,6 +143,11 @@ impl World {
         self.mailbox.off.borrow_mut().push(DriveIndex(drive));
     }
 
+    /// Switches all drives on.
+    pub(crate) fn recover(&self) {
+        self.mailbox.off.borrow_mut().clear();
+    }
+
     pub(crate) fn connect(&self) -> Pipe {
         let pipe = Pipe::default();
         let (server, stream) = (self.server.clone(), pipe.clone());
@@ -192,15 +197,44 @@ impl World {
         headers: &[(&str, &str)],
         body: &[u8],
     ) -> Response {
-        let hash = super::sha256_hex(body);
-        let (path, query) = target.split_once('?').unwrap_or((target, ""));
-        let mut request = TestRequest::new(method, path, &hash);
-        request.query = query.to_owned();
-        for (name, value) in headers {
-            request = request.with(name, value);
-        }
-        self.send(&request.sign(), body)
+        self.send(&signed(method, target, headers, body), body)
     }
+
+    /// The answer to a request during which so many drives are lost that nothing can be written
+    /// any more, this long after it was sent. The drives come back afterwards.
+    pub(crate) fn ask_and_lose(
+        &self,
+        method: &'static str,
+        target: &str,
+        body: &[u8],
+        after: Duration,
+    ) -> Response {
+        let pipe = self.connect();
+        pipe.send(&signed(method, target, &[], body).wire(body));
+        self.simulation.run_for(after);
+        self.lose(0);
+        self.lose(1);
+        let answer = self.answer(&pipe, false);
+        self.recover();
+        pipe.close();
+        answer
+    }
+}
+
+fn signed(
+    method: &'static str,
+    target: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> TestRequest {
+    let hash = super::sha256_hex(body);
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    let mut request = TestRequest::new(method, path, &hash);
+    request.query = query.to_owned();
+    for (name, value) in headers {
+        request = request.with(name, value);
+    }
+    request.sign()
 }
 
 async fn form(runtime: &SimRuntime, disk: &SimDisk, position: u8, map: &SetMap) -> TestDrive {
