@@ -144,11 +144,8 @@ impl KeyState {
     /// What this drive tells of the key: its highest certified slot and everything above. The epoch
     /// is the drive's to fill in.
     pub fn digest(&self, generation: u32, has_shards: impl Fn(&Record) -> bool) -> Digest {
-        let head = self.certified().map(|head| head.slot);
         let slots = self
-            .slots
-            .iter()
-            .filter(|state| head.is_none_or(|head| state.slot >= head))
+            .newest()
             .map(|state| SlotDigest {
                 slot: state.slot,
                 promised: state.promised,
@@ -159,6 +156,20 @@ impl KeyState {
             })
             .collect();
         Digest { slots, copy: None, generation, epoch: Epoch::default() }
+    }
+
+    /// The same slots as a listing shows them: number, whether it is certified, and the record.
+    pub fn listed(&self) -> impl Iterator<Item = (Slot, bool, Option<&Record>)> {
+        self.newest().map(|state| {
+            let record = state.accepted.as_ref().map(|(_, record)| record);
+            (state.slot, state.certified, record)
+        })
+    }
+
+    /// The highest certified slot and everything above.
+    fn newest(&self) -> impl Iterator<Item = &SlotState> {
+        let head = self.certified().map(|head| head.slot);
+        self.slots.iter().filter(move |state| head.is_none_or(|head| state.slot >= head))
     }
 
     /// The highest slot that is known to be decided, and its record.

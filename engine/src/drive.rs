@@ -177,6 +177,7 @@ impl<R: Runtime, S: Storage> Drive<R, S> {
             Request::ReadSmall { payload } => self.read_small(payload).await.map(Reply::Small),
             Request::DropShard { payload } => self.drop_shard(payload).await,
             Request::List(request) => self.list(&request).await,
+            Request::Fingerprint(request) => self.fingerprint(&request).await,
             Request::Scan { after, limit } => self.scan(after, limit).await,
             Request::Unsettled { after, limit } => self.unsettled(after, limit).await,
             Request::Relocated { after, limit } => self.relocated(after, limit).await,

@@ -7,7 +7,8 @@ use crate::buffer::Buffer;
 use crate::error::Error;
 use crate::record::Record;
 use crate::units::{
-    Ballot, DriveId, Epoch, Incarnation, Key, OperationId, PayloadId, SET_DRIVES_MAX, Slot,
+    Ballot, DriveId, Epoch, Incarnation, KEY_PREFIX_BYTES, Key, OperationId, PayloadId,
+    SET_DRIVES_MAX, Slot,
 };
 
 /// Proof that slot `slot` of a key was decided, for the operation `operation`. `None` in its place
@@ -134,6 +135,9 @@ pub enum Request {
 
     // Scans. Each looks at a bounded number of keys and says where to go on.
     List(ListRequest),
+    /// Only the fingerprint of what `List` would answer, for drives that probably say the same as
+    /// another one.
+    Fingerprint(ListRequest),
     /// Every key from `after` on, tombstones included.
     Scan {
         after: Option<Key>,
@@ -258,6 +262,7 @@ pub enum Reply {
     /// One answer for each payload asked about.
     Holds(Vec<bool>),
     Listed(ListPage),
+    Fingerprint(PageFingerprint),
     Scanned {
         entries: Vec<ScanEntry>,
         more: bool,
@@ -282,9 +287,18 @@ pub struct RunRead {
 
 #[derive(Debug, Default)]
 pub struct ListPage {
+    pub entries: Vec<ListEntry>,
+    pub fingerprint: PageFingerprint,
+}
+
+/// What two drives say alike that would answer the same page.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct PageFingerprint {
     /// As in [`Digest`].
     pub epoch: Epoch,
-    pub entries: Vec<ListEntry>,
+    /// SipHash-1-3 (key 0) of the entries: key, group, and of each slot its number, whether it is
+    /// certified, and the operation.
+    pub hash: u64,
     /// Where the next page begins; `None` when everything was looked at.
     pub next: Option<ListAfter>,
 }
@@ -295,8 +309,34 @@ pub struct ListEntry {
     /// The length of the common prefix (in stored bytes), where the entry stands for a group; the
     /// key is then the first of the group that this drive takes for live.
     pub group_bytes: Option<u32>,
-    /// The newest slots as in [`Digest`]; almost always one.
-    pub slots: smallvec::SmallVec<[SlotDigest; 1]>,
+    /// The newest slots; almost always one.
+    pub slots: smallvec::SmallVec<[ListedSlot; 1]>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListedSlot {
+    pub slot: Slot,
+    pub certified: bool,
+    pub accepted: Option<Record>,
+}
+
+impl ListEntry {
+    /// Where the entry stands in the listing: its key, or the common prefix that it stands for.
+    pub fn position(&self) -> Key {
+        let Some(length) = self.group_bytes else { return self.key.clone() };
+        let length = length as usize;
+        assert!((KEY_PREFIX_BYTES..=self.key.as_bytes().len()).contains(&length));
+        let name = &self.key.as_bytes()[KEY_PREFIX_BYTES..length];
+        Key::new(self.key.space(), self.key.bucket(), name)
+    }
+
+    /// The record of a key of which the drive knows one slot, certified, and nothing above.
+    pub fn certified_alone(&self) -> Option<&Record> {
+        match &self.slots[..] {
+            [only] if only.certified => only.accepted.as_ref(),
+            _ => None,
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -13,6 +13,11 @@ use basalt_engine::units::DriveIndex;
 pub enum Step<T> {
     /// Send these; what an earlier sending still yields no longer matters. Then wait.
     Send(Vec<(DriveIndex, Request)>),
+    /// As `Send`, to some drives of several that would do: what does not come soon is late, and others
+    /// are asked as well.
+    SendSome(Vec<(DriveIndex, Request)>),
+    /// Send these too; what an earlier sending still yields matters as before. Then wait.
+    SendMore(Vec<(DriveIndex, Request)>),
     /// Somebody else's staged record may have been chosen: find out whether k of the shards of each of
     /// its payloads are within reach, and say so by [`Exchange::on_payload`].
     CheckPayload(Record),
@@ -41,6 +46,8 @@ impl<T> Step<T> {
     pub fn or_else<U>(self, done: impl FnOnce(T) -> Step<U>) -> Step<U> {
         match self {
             Self::Send(requests) => Step::Send(requests),
+            Self::SendSome(requests) => Step::SendSome(requests),
+            Self::SendMore(requests) => Step::SendMore(requests),
             Self::CheckPayload(record) => Step::CheckPayload(record),
             Self::Pause => Step::Pause,
             Self::Wait => Step::Wait,

@@ -1,5 +1,8 @@
 //! Reading the head of one key, as a pure state machine: digests from at least R voting drives, and a
 //! classic round for every slot above the head that may have been decided without anybody knowing.
+//!
+//! Who only wants the head asks R drives first, and the others as soon as those do not settle it: one
+//! failed or is late, or what they tell leaves something open.
 
 use basalt_engine::request::{Certificate, Reply, Request};
 use basalt_engine::units::{DriveIndex, Key};
@@ -28,8 +31,11 @@ pub struct Lookup {
     key: Key,
     /// The drives that are asked for a payload that travels with its record, one bit each.
     copies_from: u16,
-    /// The head is enough: it does not matter which drives answer.
-    eager: bool,
+    /// The drives that are asked first, one bit each, where the head is enough; `None` where it matters
+    /// which drives answer.
+    first: Option<u16>,
+    /// The drives that were asked, one bit each.
+    asked: u16,
     /// What the drives said; the copies that they sent along are in it.
     reading: Reading,
     failed: u16,
@@ -47,11 +53,10 @@ impl Exchange for Lookup {
     type Outcome = Outcome;
 
     fn start(&mut self) -> Step {
-        let digest = |drive| {
-            let payload = self.copies_from & bit(drive) != 0;
-            (drive, Request::Digest { key: self.key.clone(), payload })
-        };
-        Step::Send(drives_in(self.all()).map(digest).collect())
+        match self.first {
+            Some(first) if first != self.all() => Step::SendSome(self.ask(first)),
+            _ => Step::Send(self.ask(self.all())),
+        }
     }
 
     fn on_reply(&mut self, drive: DriveIndex, reply: Reply) -> Step {
@@ -69,17 +74,20 @@ impl Exchange for Lookup {
             }
             _ => self.failed |= bit(drive),
         }
-        self.judge(self.reading.answered() | self.failed == self.all())
+        let everybody = self.reading.answered() | self.failed == self.all();
+        if self.failed != 0 && self.asked != self.all() {
+            self.ask_others()
+        } else {
+            self.judge(everybody)
+        }
     }
 
     fn on_deadline(&mut self) -> Step {
-        match &mut self.deciding {
-            Some(deciding) => {
-                let step = deciding.proposal.on_deadline();
-                self.go_on(step)
-            }
-            None => self.judge(true),
+        if let Some(deciding) = &mut self.deciding {
+            let step = deciding.proposal.on_deadline();
+            return self.go_on(step);
         }
+        if self.asked == self.all() { self.judge(true) } else { self.ask_others() }
     }
 
     fn on_payload(&mut self, within_reach: bool) -> Step {
@@ -95,14 +103,35 @@ impl Exchange for Lookup {
 }
 
 impl Lookup {
-    pub fn new(ground: Ground, key: Key, copies_from: u16, eager: bool) -> Self {
+    /// A lookup by whoever wants to know the head and which drives are there: all are asked.
+    pub fn of_all(ground: Ground, key: Key) -> Self {
+        Self::new(ground, key, None, 0)
+    }
+
+    /// A lookup by whoever wants the head alone. The drives `first` are asked to begin with, and those
+    /// of `copies_from` for a payload that travels with its record; one bit each.
+    pub fn of_head(ground: Ground, key: Key, first: u16, copies_from: u16) -> Self {
+        assert_eq!(copies_from & !first, 0, "a copy is asked of a drive that is asked");
+        Self::new(ground, key, Some(first), copies_from)
+    }
+
+    fn new(ground: Ground, key: Key, first: Option<u16>, copies_from: u16) -> Self {
         let reading = Reading::new(ground.quorums, ground.voting);
-        Self { ground, key, copies_from, eager, reading, failed: 0, deciding: None }
+        Self { ground, key, copies_from, first, asked: 0, reading, failed: 0, deciding: None }
+    }
+
+    pub fn key(&self) -> &Key {
+        &self.key
     }
 
     /// What the drives said.
     pub fn reading(&self) -> &Reading {
         &self.reading
+    }
+
+    /// The drives that were asked and gave no digest, one bit each.
+    pub fn silent(&self) -> u16 {
+        self.asked & !self.reading.answered()
     }
 
     /// The certificate of the slot that this machine had decided last.
@@ -119,12 +148,27 @@ impl Lookup {
         all_drives(self.ground.quorums.drives)
     }
 
+    fn ask(&mut self, drives: u16) -> Vec<(DriveIndex, Request)> {
+        self.asked |= drives;
+        let digest = |drive| {
+            let payload = self.copies_from & bit(drive) != 0;
+            (drive, Request::Digest { key: self.key.clone(), payload })
+        };
+        drives_in(drives).map(digest).collect()
+    }
+
+    fn ask_others(&mut self) -> Step {
+        Step::SendMore(self.ask(self.all() & !self.asked))
+    }
+
     fn judge(&mut self, last: bool) -> Step {
+        let only_head = self.first.is_some();
         let copies_came = self.copies_from & !(self.reading.answered() | self.failed) == 0;
         match self.reading.verdict() {
             Verdict::NeedMore if last => Step::Done(Err(Ended::Short(self.reading.short_by()))),
-            Verdict::NeedMore => Step::Wait,
-            Verdict::Head(head) if last || (self.eager && copies_came) => self.found(head),
+            Verdict::NeedMore if self.asked == self.all() => Step::Wait,
+            Verdict::NeedMore if self.silent() == 0 => self.ask_others(),
+            Verdict::Head(head) if last || (only_head && copies_came) => self.found(head),
             Verdict::Undecided { slot, base } if last => {
                 let certificate = base.as_ref().map(|(slot, record)| Certificate {
                     slot: *slot,
@@ -136,12 +180,13 @@ impl Lookup {
                 self.deciding = Some(Deciding { proposal, base });
                 self.go_on(step)
             }
+            Verdict::Undecided { .. } if self.asked != self.all() => self.ask_others(),
             // Who is about to write needs as many drives as a write does: one that is slow, because all
             // of them are busy, must not pass for one that is down.
-            Verdict::Head(_) | Verdict::Undecided { .. } if !self.eager && !self.can_write() => {
+            Verdict::Head(_) | Verdict::Undecided { .. } if !only_head && !self.can_write() => {
                 Step::Wait
             }
-            Verdict::Head(_) | Verdict::Undecided { .. } => Step::Linger,
+            Verdict::NeedMore | Verdict::Head(_) | Verdict::Undecided { .. } => Step::Linger,
         }
     }
 
@@ -183,30 +228,64 @@ mod tests {
     use super::*;
     use crate::quorum::Quorums;
 
-    /// A lookup on four drives (R = 2, W = 3) that `count` of them have answered: the key is absent.
-    fn after_digests(eager: bool, count: u8) -> Step {
-        let (quorums, epoch) = (Quorums::of(4), Epoch(1));
-        let ground = Ground { quorums, voting: all_drives(4), epoch, proposer: 1 };
-        let key = Key::new(Keyspace::Objects, Incarnation(1), b"key");
-        let mut lookup = Lookup::new(ground, key, 0, eager);
-        let mut step = lookup.start();
-        for drive in (0..count).map(DriveIndex) {
-            step = lookup.on_reply(drive, Reply::Digest(Digest { epoch, ..Digest::default() }));
-        }
-        step
+    const EPOCH: Epoch = Epoch(1);
+
+    fn ground() -> Ground {
+        Ground { quorums: Quorums::of(4), voting: all_drives(4), epoch: EPOCH, proposer: 1 }
+    }
+
+    fn key() -> Key {
+        Key::new(Keyspace::Objects, Incarnation(1), b"key")
+    }
+
+    /// What the lookup does after this drive has said that it knows nothing of the key.
+    fn after_digest(lookup: &mut Lookup, drive: u8) -> Step {
+        let digest = Digest { epoch: EPOCH, ..Digest::default() };
+        lookup.on_reply(DriveIndex(drive), Reply::Digest(digest))
+    }
+
+    fn asked(step: &Step) -> u16 {
+        let (Step::Send(requests) | Step::SendSome(requests) | Step::SendMore(requests)) = step
+        else {
+            panic!("nothing is sent: {step:?}")
+        };
+        requests.iter().fold(0, |mask, (drive, _)| mask | bit(*drive))
     }
 
     #[test]
     fn a_writer_waits_for_as_many_drives_as_a_write_needs() {
-        assert!(matches!(after_digests(false, 1), Step::Wait));
-        assert!(matches!(after_digests(false, 2), Step::Wait));
-        assert!(matches!(after_digests(false, 3), Step::Linger));
-        assert!(matches!(after_digests(false, 4), Step::Done(Ok(_))));
+        let mut lookup = Lookup::of_all(ground(), key());
+        assert_eq!(asked(&lookup.start()), 0b1111);
+        assert!(matches!(after_digest(&mut lookup, 0), Step::Wait));
+        assert!(matches!(after_digest(&mut lookup, 1), Step::Wait));
+        assert!(matches!(after_digest(&mut lookup, 2), Step::Linger));
+        assert!(matches!(after_digest(&mut lookup, 3), Step::Done(Ok(_))));
     }
 
     #[test]
-    fn a_reader_is_content_with_a_read_quorum() {
-        assert!(matches!(after_digests(true, 1), Step::Wait));
-        assert!(matches!(after_digests(true, 2), Step::Done(Ok(_))));
+    fn a_reader_is_content_with_the_drives_that_it_asked_first() {
+        let mut lookup = Lookup::of_head(ground(), key(), 0b0110, 0b0010);
+        let step = lookup.start();
+        assert!(matches!(step, Step::SendSome(_)) && asked(&step) == 0b0110);
+        assert!(matches!(after_digest(&mut lookup, 2), Step::Linger));
+        assert!(matches!(after_digest(&mut lookup, 1), Step::Done(Ok(_))));
+    }
+
+    #[test]
+    fn a_reader_asks_the_others_when_one_fails_or_is_late() {
+        let mut lookup = Lookup::of_head(ground(), key(), 0b0011, 0);
+        lookup.start();
+        let failed = Reply::Failed(basalt_engine::Error::Unavailable { reason: "test" });
+        let step = lookup.on_reply(DriveIndex(0), failed);
+        assert!(matches!(step, Step::SendMore(_)) && asked(&step) == 0b1100);
+        assert!(matches!(after_digest(&mut lookup, 3), Step::Wait));
+        assert!(matches!(after_digest(&mut lookup, 1), Step::Done(Ok(_))));
+        assert_eq!(lookup.silent(), 0b0101);
+
+        let mut lookup = Lookup::of_head(ground(), key(), 0b0011, 0);
+        lookup.start();
+        let step = lookup.on_deadline();
+        assert!(matches!(step, Step::SendMore(_)) && asked(&step) == 0b1100);
+        assert!(matches!(lookup.on_deadline(), Step::Done(Err(Ended::Short(2)))));
     }
 }

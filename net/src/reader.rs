@@ -144,11 +144,3 @@ enum Pending {
     Decided(Record),
     PossiblyChosen,
 }
-
-/// The record of a key of which a drive knows one slot, certified, and nothing above.
-pub fn certified_alone(slots: &[SlotDigest]) -> Option<&Record> {
-    match slots {
-        [only] if only.certified => only.accepted.as_ref().map(|(_, record)| record),
-        _ => None,
-    }
-}

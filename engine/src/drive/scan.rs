@@ -18,9 +18,16 @@ use crate::units::{Incarnation, Key, PayloadId};
 impl<R: Runtime, S: Storage> Drive<R, S> {
     pub(super) async fn list(self: &Rc<Self>, request: &ListRequest) -> Result<Reply> {
         let (mut page, wait_for) = self.state.borrow().index.list(request);
-        page.epoch = self.state.borrow().superblock.map.epoch;
+        page.fingerprint.epoch = self.state.borrow().superblock.map.epoch;
         self.durable(wait_for).await?;
         Ok(Reply::Listed(page))
+    }
+
+    pub(super) async fn fingerprint(self: &Rc<Self>, request: &ListRequest) -> Result<Reply> {
+        let (mut fingerprint, wait_for) = self.state.borrow().index.fingerprint(request);
+        fingerprint.epoch = self.state.borrow().superblock.map.epoch;
+        self.durable(wait_for).await?;
+        Ok(Reply::Fingerprint(fingerprint))
     }
 
     pub(super) async fn scan(self: &Rc<Self>, after: Option<Key>, limit: u32) -> Result<Reply> {

@@ -2,14 +2,16 @@
 //! of patience, says where the next one begins. Once a key was found that may be live, a common
 //! prefix is passed over with one seek.
 
+use std::hash::Hasher;
 use std::ops::Bound;
 
 use bytes::Bytes;
-use smallvec::SmallVec;
+use siphasher::sip::SipHasher13;
 
 use super::Index;
-use crate::request::{ListAfter, ListEntry, ListPage, ListRequest};
-use crate::units::{KEY_BYTES_MAX, Key};
+use crate::acceptor::KeyState;
+use crate::request::{ListAfter, ListEntry, ListPage, ListRequest, ListedSlot, PageFingerprint};
+use crate::units::{Epoch, KEY_BYTES_MAX, Key};
 
 /// Keys that one call looks at, for a page of `limit` entries.
 pub fn looked_at_max(limit: u32) -> usize {
@@ -22,12 +24,40 @@ pub const PAGE_ENTRIES_MAX: u32 = 2_000;
 impl Index {
     /// The page, and the mutation that has to be durable before it is shown.
     pub fn list(&self, request: &ListRequest) -> (ListPage, u64) {
+        let mut entries = Vec::new();
+        let (fingerprint, wait_for) = self.walk(request, |key, group_bytes, state| {
+            let slots = state.listed().map(|(slot, certified, record)| ListedSlot {
+                slot,
+                certified,
+                accepted: record.cloned(),
+            });
+            let (key, slots) = (key.clone(), slots.collect());
+            entries.push(ListEntry { key, group_bytes, slots });
+        });
+        (ListPage { entries, fingerprint }, wait_for)
+    }
+
+    /// The fingerprint of the page, without the page.
+    pub fn fingerprint(&self, request: &ListRequest) -> (PageFingerprint, u64) {
+        self.walk(request, |_, _, _| {})
+    }
+
+    /// Shows `show` every entry of the page: its key, its group, its state.
+    fn walk(
+        &self,
+        request: &ListRequest,
+        mut show: impl FnMut(&Key, Option<u32>, &KeyState),
+    ) -> (PageFingerprint, u64) {
         let limit = request.limit.clamp(1, PAGE_ENTRIES_MAX);
         let prefix = request.prefix.as_bytes();
-        let mut page = ListPage::default();
-        let mut wait_for = 0;
-        let mut looked_at = 0;
-        let Some(mut from) = start(request) else { return (page, 0) };
+        let mut hash = SipHasher13::new();
+        let ended = |hash: &SipHasher13, next| PageFingerprint {
+            epoch: Epoch::default(),
+            hash: hash.finish(),
+            next,
+        };
+        let (mut wait_for, mut looked_at, mut count) = (0, 0, 0);
+        let Some(mut from) = start(request) else { return (ended(&hash, None), 0) };
         'seek: loop {
             let range = self.keys.range((from, Bound::Unbounded));
             for (key, entry) in range.take_while(|(key, _)| key.as_bytes().starts_with(prefix)) {
@@ -37,28 +67,45 @@ impl Index {
                 let listed = entry.state.may_be_live();
                 let passed_group = group.filter(|_| listed).map(|bytes| cut(key, bytes));
                 if listed {
-                    let (digest, mutation) = self.digest_of(entry);
-                    wait_for = wait_for.max(mutation);
-                    let slots = SmallVec::from_vec(digest.slots);
-                    let group_bytes = group.map(|bytes| bytes as u32);
-                    page.entries.push(ListEntry { key: key.clone(), group_bytes, slots });
+                    count += 1;
+                    let group = group.map(|bytes| bytes as u32);
+                    hash_entry(&mut hash, key, group, &entry.state);
+                    show(key, group, &entry.state);
                 }
-                let full = page.entries.len() >= limit as usize;
-                if full || looked_at >= looked_at_max(limit) {
-                    page.next = Some(match passed_group {
+                if count >= limit || looked_at >= looked_at_max(limit) {
+                    let next = match passed_group {
                         Some(group) => ListAfter::Prefix(group),
                         None => ListAfter::Key(key.clone()),
-                    });
-                    return (page, wait_for);
+                    };
+                    return (ended(&hash, Some(next)), wait_for);
                 }
                 if let Some(group) = passed_group {
-                    let Some(next) = after_prefix(&group) else { return (page, wait_for) };
+                    let Some(next) = after_prefix(&group) else {
+                        return (ended(&hash, None), wait_for);
+                    };
                     from = Bound::Included(next);
                     continue 'seek;
                 }
             }
-            return (page, wait_for);
+            return (ended(&hash, None), wait_for);
         }
+    }
+}
+
+fn hash_entry(hash: &mut SipHasher13, key: &Key, group_bytes: Option<u32>, state: &KeyState) {
+    let mut fixed = [0; 8];
+    fixed[..4].copy_from_slice(&(key.as_bytes().len() as u32).to_le_bytes());
+    fixed[4..].copy_from_slice(&group_bytes.unwrap_or(u32::MAX).to_le_bytes());
+    hash.write(&fixed);
+    hash.write(key.as_bytes());
+    for (slot, certified, record) in state.listed() {
+        let mut fixed = [0; 32];
+        fixed[..4].copy_from_slice(&slot.generation.to_le_bytes());
+        fixed[4..8].copy_from_slice(&slot.sequence.to_le_bytes());
+        fixed[8] = u8::from(certified) | u8::from(record.is_some()) << 1;
+        let operation = record.map_or(0, |record| record.operation().0);
+        fixed[16..].copy_from_slice(&operation.to_le_bytes());
+        hash.write(&fixed);
     }
 }
 

@@ -196,6 +196,10 @@ async fn list(drive: &Rc<SimDrive>, mut request: ListRequest) -> Vec<String> {
             Reply::Listed(page) => page,
             other => panic!("{other:?}"),
         };
+        match drive.handle(Request::Fingerprint(request.clone())).await {
+            Reply::Fingerprint(fingerprint) => assert_eq!(fingerprint, page.fingerprint),
+            other => panic!("{other:?}"),
+        }
         assert!(page.entries.len() <= request.limit as usize);
         for entry in &page.entries {
             let stored = entry.key.as_bytes();
@@ -203,7 +207,7 @@ async fn list(drive: &Rc<SimDrive>, mut request: ListRequest) -> Vec<String> {
             let name = String::from_utf8(stored[9..shown].to_vec()).expect("text");
             found.push(name + if entry.group_bytes.is_some() { "|" } else { "" });
         }
-        match page.next {
+        match page.fingerprint.next {
             None => return found,
             Some(next @ (ListAfter::Key(_) | ListAfter::Prefix(_))) => request.after = Some(next),
         }

@@ -76,6 +76,7 @@ pub(crate) fn bucket_key(name: &str) -> Key {
 impl<M: Mailbox, R: Runtime> Store<M, R> {
     pub async fn bucket(&self, name: &str) -> Result<Bucket> {
         let (_, value) = self.bucket_value(name).await?;
+        self.remember_bucket(name, value.map(|value| value.incarnation));
         let value = value.ok_or(Error::NoSuchBucket)?;
         Ok(Bucket {
             name: name.to_owned(),

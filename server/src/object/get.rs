@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use basalt_engine::record::{Kind, Layout, PayloadForm, Record};
 use basalt_engine::seam::Runtime;
-use basalt_engine::units::{Key, Keyspace};
+use basalt_engine::units::{Incarnation, Key, Keyspace};
 use basalt_net::mailbox::Mailbox;
 use bytes::{Bytes, BytesMut};
 
@@ -74,19 +74,41 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
         Ok(table.and_then(parts::decode).unwrap_or_default())
     }
 
+    /// The key's live record. The bucket's register is read only where the key is not live in the
+    /// incarnation that this core remembers: a bucket is deleted only after all of its keys were, so
+    /// a key that is live proves that its bucket is there.
     pub(super) async fn live_object(
         &self,
         bucket: &str,
         key: &Bytes,
         with_copy: bool,
     ) -> Result<(Record, Option<Bytes>)> {
+        let remembered = self.remembered_bucket(bucket);
+        if let Some(incarnation) = remembered {
+            let read = self.live_in(bucket, incarnation, key, with_copy).await?;
+            if let Some(live) = read {
+                return Ok(live);
+            }
+        }
         let incarnation = self.bucket(bucket).await?.incarnation;
+        if remembered == Some(incarnation) {
+            return Err(Error::NoSuchKey);
+        }
+        self.live_in(bucket, incarnation, key, with_copy).await?.ok_or(Error::NoSuchKey)
+    }
+
+    async fn live_in(
+        &self,
+        bucket: &str,
+        incarnation: Incarnation,
+        key: &Bytes,
+        with_copy: bool,
+    ) -> Result<Option<(Record, Option<Bytes>)>> {
         let place = self.place(bucket, key);
         let key = Key::new(Keyspace::Objects, incarnation, key);
-        let copy_from = with_copy.then_some(place.first_drive);
-        let read = self.read_key_and_copy(place.set, &key, copy_from).await?;
-        let record = read.live().cloned().ok_or(Error::NoSuchKey)?;
-        Ok((record, read.copy))
+        let read = self.read_head(place.set, &key, place.first_drive, with_copy).await?;
+        let record = read.live().cloned();
+        Ok(record.map(|record| (record, read.copy)))
     }
 
     /// Bytes `span` of the object that `record` describes; `copy` is its payload, if it came along.

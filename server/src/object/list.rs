@@ -1,19 +1,23 @@
-//! LIST: pages from R voting drives of every set, merged key by key under the reader's rule.
+//! LIST: pages from R voting drives of every set, under the reader's rule.
 //!
-//! Each drive answers a page in key order. Where all pages agree on a key, it is listed from them;
-//! where they differ, the key is read by itself. Common prefixes carry a witness, the first key under
+//! One drive answers a page in key order, the others its fingerprint. Where those agree, that page is
+//! what all of them say; else all of them answer pages, which are merged: where they agree on a key, it
+//! is listed from them; where they differ, the key is read by itself. Common prefixes carry a witness, the first key under
 //! them that the drive takes for live; where witnesses differ, the prefix is looked into. A page that
 //! ends early (at its limit, or after looking at many tombstones) bounds what the merge may say, and
 //! the listing goes on from there: it never takes a short page for the end.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
 use basalt_engine::record::{Kind, Record};
-use basalt_engine::request::{ListAfter, ListEntry, ListRequest, Reply, Request};
+use basalt_engine::request::{
+    ListAfter, ListEntry, ListPage, ListRequest, PageFingerprint, Reply, Request,
+};
 use basalt_engine::seam::Runtime;
-use basalt_engine::units::{DriveIndex, KEY_PREFIX_BYTES, Key, Keyspace, SetIndex};
+use basalt_engine::units::{DriveIndex, Key, Keyspace, SetIndex};
 use basalt_net::mailbox::Mailbox;
-use basalt_net::reader;
+use basalt_net::quorum::{bit, drives_in};
 use bytes::Bytes;
 
 use super::api::{List, ListFrom, Listed, ListedObject, Listing, StorageClass};
@@ -23,6 +27,9 @@ use super::store::Store;
 
 /// Keys asked of a drive at once.
 const PAGE_KEYS: u32 = 1000;
+/// How long drives may take to say that they agree, and to answer a page.
+const AGREEMENT_DEADLINE: Duration = Duration::from_secs(1);
+const PAGE_DEADLINE: Duration = Duration::from_secs(5);
 
 impl<M: Mailbox, R: Runtime> Store<M, R> {
     pub async fn list(&self, list: List) -> Result<Listing> {
@@ -148,9 +155,17 @@ impl Range {
     async fn fill<M: Mailbox, R: Runtime>(&mut self, store: &Store<M, R>) -> Result<()> {
         while self.found.is_empty() {
             let Some(after) = self.next.take() else { return Ok(()) };
+            if let Some(page) = self.agreed_page(store, after.clone()).await {
+                self.next = page.fingerprint.next.map(Some);
+                for entry in page.entries {
+                    self.take_agreed(store, entry).await?;
+                }
+                continue;
+            }
             let pages = self.pages(store, after).await?;
             // What is certain ends where the shortest page does.
-            let bound = pages.iter().filter_map(|page| page.next.clone()).min_by(by_position);
+            let ends = pages.iter().filter_map(|page| page.fingerprint.next.clone());
+            let bound = ends.min_by(by_position);
             let merged = merge(pages, bound.as_ref());
             for (position, entries) in merged {
                 self.settle_entry(store, position, entries).await?;
@@ -160,22 +175,77 @@ impl Range {
         Ok(())
     }
 
+    fn request(&self, after: Option<ListAfter>) -> ListRequest {
+        let (prefix, delimiter) = (self.prefix.clone(), self.delimiter.clone());
+        ListRequest { prefix, after, delimiter, limit: self.limit }
+    }
+
+    /// A page that R voting drives would answer alike; `None` where they do not, or not all answer.
+    async fn agreed_page<M: Mailbox, R: Runtime>(
+        &self,
+        store: &Store<M, R>,
+        after: Option<ListAfter>,
+    ) -> Option<ListPage> {
+        let needed = store.quorums(self.set).read;
+        let start = store.runtime().random_u64() % store.quorums(self.set).drives as u64;
+        let (drives, leader) = store.drives_to_ask(self.set, DriveIndex(start as u8), needed);
+        if drives.count_ones() as usize != needed {
+            return None;
+        }
+        let request = self.request(after);
+        let requests = drives_in(drives).map(|drive| {
+            let request = request.clone();
+            let whole = leader == bit(drive);
+            (drive, if whole { Request::List(request) } else { Request::Fingerprint(request) })
+        });
+        let mut replies = store.mailbox().send(self.set, requests.collect());
+        let mut page: Option<ListPage> = None;
+        let mut fingerprints: Vec<PageFingerprint> = Vec::with_capacity(needed);
+        let deadline = store.runtime().now().plus(AGREEMENT_DEADLINE);
+        while let Some((_, reply)) = store.next_before(&mut replies, deadline).await {
+            match reply {
+                Reply::Listed(listed) => {
+                    fingerprints.push(listed.fingerprint.clone());
+                    page = Some(listed);
+                }
+                Reply::Fingerprint(fingerprint) => fingerprints.push(fingerprint),
+                _ => return None,
+            }
+        }
+        let epoch = store.map(self.set).epoch;
+        let alike = fingerprints.windows(2).all(|two| two[0] == two[1]);
+        let current = fingerprints.iter().all(|one| one.epoch == epoch);
+        page.filter(|_| fingerprints.len() == needed && alike && current)
+    }
+
+    /// Takes an entry that R voting drives agree on.
+    async fn take_agreed<M: Mailbox, R: Runtime>(
+        &mut self,
+        store: &Store<M, R>,
+        entry: ListEntry,
+    ) -> Result<()> {
+        let position = entry.position();
+        let Some(record) = entry.certified_alone() else {
+            return self.look_into(store, position, vec![entry]).await;
+        };
+        if record.kind() == Kind::Data {
+            self.found.push_back(match entry.group_bytes {
+                Some(_) => Found::Group(position),
+                None => Found::Live(position, record.clone()),
+            });
+        }
+        Ok(())
+    }
+
     /// A page from at least R voting drives.
     async fn pages<M: Mailbox, R: Runtime>(
         &self,
         store: &Store<M, R>,
         after: Option<ListAfter>,
-    ) -> Result<Vec<basalt_engine::request::ListPage>> {
+    ) -> Result<Vec<ListPage>> {
         let needed = store.quorums(self.set).read;
         let voting = store.voting_drives(self.set);
-        let request = || {
-            Request::List(ListRequest {
-                prefix: self.prefix.clone(),
-                after: after.clone(),
-                delimiter: self.delimiter.clone(),
-                limit: self.limit,
-            })
-        };
+        let request = || Request::List(self.request(after.clone()));
         // R drives first; the others only where one of those fails.
         let mut pages = Vec::with_capacity(needed);
         let mut untried = voting.into_iter();
@@ -187,15 +257,17 @@ impl Range {
             }
             let requests = ask.into_iter().map(|drive| (drive, request())).collect();
             let mut replies = store.mailbox().send(self.set, requests);
-            while let Some((drive, reply)) = replies.next().await {
+            let deadline = store.runtime().now().plus(PAGE_DEADLINE);
+            while let Some((drive, reply)) = store.next_before(&mut replies, deadline).await {
                 let Reply::Listed(page) = reply else { continue };
-                if page.epoch > store.map(self.set).epoch {
+                let (epoch, ours) = (page.fingerprint.epoch, store.map(self.set).epoch);
+                if epoch > ours {
                     // Who votes may have changed: with the newer map, from the start.
                     store.fetch_map(self.set, drive).await;
                     return Box::pin(self.pages(store, after)).await;
                 }
                 // A drive with an older map may not be the member that votes in its place.
-                if page.epoch < store.map(self.set).epoch {
+                if epoch < ours {
                     continue;
                 }
                 pages.push(page);
@@ -214,17 +286,19 @@ impl Range {
         let needed = store.quorums(self.set).read;
         let agreed =
             entries.len() >= needed && entries.windows(2).all(|two| same(&two[0], &two[1]));
-        let grouped = entries[0].group_bytes.is_some();
-        if agreed && let Some(record) = reader::certified_alone(&entries[0].slots) {
-            if record.kind() == Kind::Data {
-                self.found.push_back(if grouped {
-                    Found::Group(position)
-                } else {
-                    Found::Live(position, record.clone())
-                });
-            }
-            return Ok(());
+        match entries.first() {
+            Some(first) if agreed => self.take_agreed(store, first.clone()).await,
+            _ => self.look_into(store, position, entries).await,
         }
+    }
+
+    /// Finds out what a position is that the pages leave open.
+    async fn look_into<M: Mailbox, R: Runtime>(
+        &mut self,
+        store: &Store<M, R>,
+        position: Key,
+        entries: Vec<ListEntry>,
+    ) -> Result<()> {
         if entries.iter().any(|entry| entry.group_bytes.is_some()) {
             if self.group_is_live(store, &position, &entries).await? {
                 self.found.push_back(Found::Group(position));
@@ -263,34 +337,22 @@ fn same(one: &ListEntry, other: &ListEntry) -> bool {
         && one.slots.iter().zip(&other.slots).all(|(one, other)| {
             one.slot == other.slot
                 && one.certified == other.certified
-                && one.accepted.as_ref().map(|(_, record)| record.operation())
-                    == other.accepted.as_ref().map(|(_, record)| record.operation())
+                && one.accepted.as_ref().map(Record::operation)
+                    == other.accepted.as_ref().map(Record::operation)
         })
 }
 
 /// Entries of all pages by position, up to `bound` (inclusive).
-fn merge(
-    pages: Vec<basalt_engine::request::ListPage>,
-    bound: Option<&ListAfter>,
-) -> BTreeMap<Key, Vec<ListEntry>> {
+fn merge(pages: Vec<ListPage>, bound: Option<&ListAfter>) -> BTreeMap<Key, Vec<ListEntry>> {
     let mut merged: BTreeMap<Key, Vec<ListEntry>> = BTreeMap::new();
     for entry in pages.into_iter().flat_map(|page| page.entries) {
-        let position = match entry.group_bytes {
-            Some(length) => prefix_of(&entry.key, length),
-            None => entry.key.clone(),
-        };
+        let position = entry.position();
         let certain = bound.is_none_or(|bound| position.as_bytes() <= after_bytes(bound));
         if certain {
             merged.entry(position).or_default().push(entry);
         }
     }
     merged
-}
-
-fn prefix_of(key: &Key, length_bytes: u32) -> Key {
-    let length = length_bytes as usize;
-    assert!((KEY_PREFIX_BYTES..=key.as_bytes().len()).contains(&length));
-    Key::new(key.space(), key.bucket(), &key.as_bytes()[KEY_PREFIX_BYTES..length])
 }
 
 fn after_bytes(after: &ListAfter) -> &[u8] {

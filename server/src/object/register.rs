@@ -13,7 +13,6 @@ use basalt_net::exchange::{Exchange, Step};
 use basalt_net::lookup::{Found, Lookup};
 use basalt_net::mailbox::{Mailbox, Replies};
 use basalt_net::proposer::{Ended, Ground, Proposal, Value};
-use basalt_net::quorum::bit;
 use basalt_net::reader::{Head, Reading};
 use basalt_net::update::{Outcome, Update, Wish};
 use bytes::Bytes;
@@ -119,32 +118,33 @@ impl Write {
 impl<M: Mailbox, R: Runtime> Store<M, R> {
     /// Reads a key's head, deciding what may be pending.
     pub(super) async fn read_key(&self, set: SetIndex, key: &Key) -> Result<KeyRead> {
-        self.look_up(set, key, 0, false).await
+        self.look_up(set, |ground| Lookup::of_all(ground, key.clone())).await
     }
 
-    /// As [`Self::read_key`], for who does not care which drives are there; the drive `copy_from` is
-    /// asked for a payload that travels with its record.
-    pub(super) async fn read_key_and_copy(
+    /// As [`Self::read_key`], for who does not care which drives are there: R of them are asked first,
+    /// from `start` on, and with `copy` the first of those for a payload that travels with its record.
+    pub(super) async fn read_head(
         &self,
         set: SetIndex,
         key: &Key,
-        copy_from: Option<DriveIndex>,
+        start: DriveIndex,
+        copy: bool,
     ) -> Result<KeyRead> {
-        self.look_up(set, key, copy_from.map_or(0, bit), true).await
+        self.look_up(set, |ground| {
+            let (first, nearest) = self.drives_to_ask(set, start, ground.quorums.read);
+            let copies_from = if copy { nearest } else { 0 };
+            Lookup::of_head(ground, key.clone(), first, copies_from)
+        })
+        .await
     }
 
-    async fn look_up(
-        &self,
-        set: SetIndex,
-        key: &Key,
-        copies_from: u16,
-        eager: bool,
-    ) -> Result<KeyRead> {
+    async fn look_up(&self, set: SetIndex, lookup: impl Fn(Ground) -> Lookup) -> Result<KeyRead> {
         for _ in 0..MAPS_MAX {
-            let mut lookup = Lookup::new(self.ground(set), key.clone(), copies_from, eager);
+            let mut lookup = lookup(self.ground(set));
             let (outcome, _) = self.run(set, &mut lookup).await;
+            self.note_silent(set, lookup.silent(), lookup.reading().answered());
             if let Some(certificate) = lookup.certificate() {
-                self.certify_in_background(set, key.clone(), certificate);
+                self.certify_in_background(set, lookup.key().clone(), certificate);
             }
             match outcome {
                 Ok(found) => {
@@ -212,7 +212,7 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
     }
 
     /// The next reply; `None` when there are no more or the deadline passed.
-    async fn next_before(
+    pub(super) async fn next_before(
         &self,
         replies: &mut Replies,
         deadline: Moment,
@@ -329,6 +329,18 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
             step = match step {
                 Step::Send(requests) => {
                     replies = self.mailbox().send(set, requests);
+                    deadline = self.runtime().now().plus(STEP_DEADLINE);
+                    lingering = false;
+                    Step::Wait
+                }
+                Step::SendSome(requests) => {
+                    replies = self.mailbox().send(set, requests);
+                    deadline = self.runtime().now().plus(LATE_REPLIES);
+                    lingering = true;
+                    Step::Wait
+                }
+                Step::SendMore(requests) => {
+                    replies = replies.and(self.mailbox().send(set, requests));
                     deadline = self.runtime().now().plus(STEP_DEADLINE);
                     lingering = false;
                     Step::Wait

@@ -20,7 +20,7 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
     pub async fn bucket_setting(&self, bucket: &str, name: &str) -> Result<Option<Bytes>> {
         let key = self.setting_key(bucket, name).await?;
         let place = setting_place();
-        let read = self.read_key_and_copy(place.set, &key, Some(place.first_drive)).await?;
+        let read = self.read_head(place.set, &key, place.first_drive, true).await?;
         let Some(record) = read.live() else { return Ok(None) };
         let span = Span { start: 0, end: record.size() };
         let mut body = self.body(record, read.copy.clone(), span).await?;

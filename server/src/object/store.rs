@@ -1,19 +1,22 @@
 //! One core's view of the object store: its seams, the deployment, and what it knows of the sets.
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::rc::Rc;
 
 use basalt_engine::request::{Request, SetMap};
 use basalt_engine::seam::Runtime;
-use basalt_engine::units::{DeploymentId, DriveIndex, PayloadId, SetIndex};
+use basalt_engine::units::{DeploymentId, DriveIndex, Incarnation, PayloadId, SetIndex};
 use basalt_net::mailbox::Mailbox;
-use basalt_net::quorum::{self, Quorums};
+use basalt_net::quorum::{self, Quorums, bit};
 
 use super::api::StorageClass;
 use super::error::{Error, Result};
 use super::hashing::Hashing;
 use super::layout::Spread;
 use crate::placement;
+
+const BUCKETS_REMEMBERED_MAX: usize = 10_000;
 
 /// What every core of a node is told when it starts.
 #[derive(Clone, Debug)]
@@ -51,6 +54,11 @@ struct Core<M, R> {
     maps: RefCell<Vec<SetMap>>,
     /// Places where a drive stands that waits to join its set, one bit each, for each set.
     candidates: RefCell<Vec<u16>>,
+    /// Drives that did not answer when they were asked last, one bit each, for each set: others are
+    /// asked first.
+    silent: RefCell<Vec<u16>>,
+    /// The incarnations that buckets had when they were looked at last.
+    buckets: RefCell<HashMap<String, Incarnation, ahash::RandomState>>,
     degraded_reads: Cell<u64>,
     hashing: Hashing,
 }
@@ -77,7 +85,7 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
         quorums: Vec<Quorums>,
     ) -> Self {
         assert_eq!(deployment.maps.len(), deployment.parity.len());
-        let candidates = RefCell::new(vec![0; deployment.maps.len()]);
+        let sets = deployment.maps.len();
         let core = Core {
             mailbox,
             runtime,
@@ -85,7 +93,9 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
             parity: deployment.parity,
             quorums,
             maps: RefCell::new(deployment.maps),
-            candidates,
+            candidates: RefCell::new(vec![0; sets]),
+            silent: RefCell::new(vec![0; sets]),
+            buckets: RefCell::default(),
             degraded_reads: Cell::new(0),
             hashing: Hashing::default(),
         };
@@ -177,6 +187,48 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
     pub(super) fn voting_drives(&self, set: SetIndex) -> Vec<DriveIndex> {
         let drives = u8::try_from(self.map(set).drive_count()).expect("at most sixteen");
         (0..drives).map(DriveIndex).filter(|&drive| self.is_voting(set, drive)).collect()
+    }
+
+    /// `count` voting drives to ask first, one bit each, and the first of them: from `start` around the
+    /// set, those that answered lately before the others.
+    pub(super) fn drives_to_ask(
+        &self,
+        set: SetIndex,
+        start: DriveIndex,
+        count: usize,
+    ) -> (u16, u16) {
+        let drives = self.quorums(set).drives as u8;
+        let silent = self.core.silent.borrow()[usize::from(set.0)];
+        let around = || (0..drives).map(|step| DriveIndex((start.0 + step) % drives));
+        let is_silent = |drive: &DriveIndex| silent & bit(*drive) != 0;
+        let first = around().filter(|drive| !is_silent(drive));
+        let ordered = first.chain(around().filter(is_silent));
+        let chosen = ordered.filter(|&drive| self.is_voting(set, drive)).take(count);
+        let masks = chosen.map(bit);
+        masks.fold((0, 0), |(all, nearest), one| (all | one, if all == 0 { one } else { nearest }))
+    }
+
+    pub(super) fn note_silent(&self, set: SetIndex, silent: u16, answered: u16) {
+        let known = &mut self.core.silent.borrow_mut()[usize::from(set.0)];
+        *known = (*known | silent) & !answered;
+    }
+
+    /// The incarnation that a bucket had when this core looked last; it may be gone by now.
+    pub(super) fn remembered_bucket(&self, name: &str) -> Option<Incarnation> {
+        self.core.buckets.borrow().get(name).copied()
+    }
+
+    pub(super) fn remember_bucket(&self, name: &str, incarnation: Option<Incarnation>) {
+        let mut buckets = self.core.buckets.borrow_mut();
+        match incarnation {
+            None => drop(buckets.remove(name)),
+            Some(incarnation) => {
+                if buckets.len() >= BUCKETS_REMEMBERED_MAX {
+                    buckets.clear();
+                }
+                buckets.insert(name.to_owned(), incarnation);
+            }
+        }
     }
 
     /// Frees a payload that will never be proposed, as far as its drives can be reached.

@@ -25,8 +25,7 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
         let place = self.place(bucket, key);
         let key = Key::new(Keyspace::Objects, incarnation, key);
         for _ in 0..ATTEMPTS {
-            let copy_from = Some(place.first_drive);
-            let before = self.read_key_and_copy(place.set, &key, copy_from).await?;
+            let before = self.read_head(place.set, &key, place.first_drive, true).await?;
             let record = before.live().ok_or(Error::NoSuchKey)?;
             let (metadata, _) = decode_metadata(record.metadata()).unwrap_or_default();
             let mut fields = Fields {
