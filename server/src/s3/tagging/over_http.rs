@@ -158,6 +158,9 @@ fn buckets_have_tags_of_their_own() {
     assert_eq!(world.ask("DELETE", "/bucket?tagging", &[], b"").status, 204);
     assert_eq!(world.ask("DELETE", "/bucket?tagging", &[], b"").status, 204);
     refused(&world.ask("GET", "/bucket?tagging", &[], b""), 404, "NoSuchTagSet");
+    assert_eq!(world.ask("PUT", "/bucket?tagging", &[], &few).status, 204);
+    assert_eq!(world.ask("PUT", "/bucket?tagging", &[], &document(&[])).status, 204);
+    refused(&world.ask("GET", "/bucket?tagging", &[], b""), 404, "NoSuchTagSet");
     // A bucket of the same name has none of its predecessor's.
     assert_eq!(world.ask("PUT", "/bucket?tagging", &[], &few).status, 204);
     assert_eq!(world.ask("DELETE", "/bucket", &[], b"").status, 204);

@@ -19,7 +19,7 @@ use md5::{Digest, Md5};
 use super::{ACCESS, NOW_MS, Pipe, SECRET, TestRequest};
 use crate::object::{Algorithm, ClassParity, Deployment, Store};
 use crate::s3::checksum::Hasher;
-use crate::s3::{Condition, Credentials, Domains, Health, Origins, Patience, Server, Settings};
+use crate::s3::{Credentials, Domains, Health, HealthAnswer, Origins, Patience, Server, Settings};
 
 const DRIVES: u8 = 4;
 const DEPLOYMENT: DeploymentId = DeploymentId(7);
@@ -130,7 +130,7 @@ impl World {
             domains: Domains::parse("s3.test").expect("a domain"),
             origins: Origins::parse("https://*.example"),
         };
-        let healthy = |health| Condition {
+        let healthy = |health| HealthAnswer {
             is_good: !matches!(health, Health::Cluster | Health::ClusterWithoutNode),
             headers: vec![("x-minio-write-quorum", "3".to_owned())],
         };

@@ -241,6 +241,18 @@ fn a_completion_is_held_to_what_it_states() {
     let stated = [("x-amz-mp-object-size", "4"), ("x-amz-checksum-type", "COMPOSITE")];
     assert_eq!(with(&stated).status, 200);
     assert_eq!(with(&stated).status, 200, "a repeated completion succeeds");
+
+    // Where the upload has no algorithm, what the parts have is enough to verify what is stated.
+    let id = begin(&world, "plain", &[]);
+    let target = format!("/bucket/plain?partNumber=1&uploadId={id}");
+    let part = world.ask("PUT", &target, &[("x-amz-checksum-crc32", &*crc32(b"data"))], b"data");
+    let parts = [(1, part.header("etag").to_owned())];
+    let with = |crc: &str| {
+        let headers = [("x-amz-checksum-crc32", crc), ("x-amz-checksum-type", "FULL_OBJECT")];
+        complete_with(&world, "plain", &id, &parts, &headers)
+    };
+    refused(&with("AAAAAA=="), 400, "BadDigest");
+    assert_eq!(with(&crc32(b"data")).status, 200);
 }
 
 #[test]
