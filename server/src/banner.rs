@@ -34,7 +34,8 @@ pub fn announce(config: &ServerConfig) {
 pub fn text(config: &ServerConfig) -> String {
     let mut out = String::new();
     let _ = writeln!(out, "Basalt {}\n", env!("CARGO_PKG_VERSION"));
-    let endpoints = endpoints(config.listen);
+    let scheme = if config.certificates.is_some() { "https" } else { "http" };
+    let endpoints = endpoints(scheme, config.listen);
     if !config.output.anonymous {
         let _ = writeln!(out, "Endpoint:   {}", endpoints.join("  "));
     }
@@ -132,8 +133,9 @@ fn commands(out: &mut String, credentials: &Credentials, endpoint: &str, region:
 }
 
 /// Where clients reach the server; the last is for this machine.
-fn endpoints(listening: SocketAddr) -> Vec<String> {
-    let url = |address: IpAddr| format!("http://{}", SocketAddr::new(address, listening.port()));
+fn endpoints(scheme: &str, listening: SocketAddr) -> Vec<String> {
+    let port = listening.port();
+    let url = |address: IpAddr| format!("{scheme}://{}", SocketAddr::new(address, port));
     if !listening.ip().is_unspecified() {
         return vec![url(listening.ip())];
     }
@@ -194,6 +196,7 @@ mod tests {
             topology,
             credentials: Credentials { user: "root-a".into(), secret: "the secret".into(), origin },
             listen: (Ipv4Addr::LOCALHOST, 9000).into(),
+            certificates: None,
             region: None,
             public_metrics: false,
             upload_rest: Default::default(),
@@ -241,10 +244,10 @@ mod tests {
     #[test]
     fn an_unspecified_address_is_shown_as_one_that_connects() {
         for any in [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)] {
-            let endpoints = endpoints((any, 9000).into());
+            let endpoints = endpoints("http", (any, 9000).into());
             assert_eq!(endpoints.last().unwrap(), "http://127.0.0.1:9000");
             assert!(endpoints.iter().all(|url| !url.contains("0.0.0.0") && !url.contains("[::]")));
         }
-        assert_eq!(endpoints((Ipv6Addr::LOCALHOST, 80).into()), ["http://[::1]:80"]);
+        assert_eq!(endpoints("http", (Ipv6Addr::LOCALHOST, 80).into()), ["http://[::1]:80"]);
     }
 }

@@ -40,8 +40,8 @@ pub struct Global {
     /// Leave addresses and credentials out of the start-up information
     #[arg(long, global = true)]
     pub anonymous: bool,
-    /// Directory of public.crt and private.key. This release serves HTTP only and refuses to start
-    /// where it finds them [default: ~/.minio/certs]
+    /// Directory of public.crt and private.key; where they are, HTTPS is served in place of HTTP.
+    /// Further pairs stand in subdirectories [default: ~/.minio/certs]
     #[arg(long, short = 'S', global = true, value_name = "DIR")]
     pub certs_dir: Option<PathBuf>,
 }

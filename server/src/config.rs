@@ -13,6 +13,7 @@ use crate::node::upkeep::UploadRest;
 use crate::object::ClassParity;
 use crate::refusal::Refusal;
 use crate::s3::{Domains, Origins};
+use crate::tls::Certificates;
 use crate::topology::storage_class::StorageClasses;
 use crate::topology::{self, Topology, capacity};
 
@@ -25,6 +26,7 @@ pub struct Settings {
     /// Parity of the storage classes on each set, in the topology's order.
     pub parity: Vec<ClassParity>,
     pub listen: SocketAddr,
+    pub certificates: Option<Certificates>,
     /// Asked for, though nothing listens there in this release.
     pub console: Option<SocketAddr>,
     /// `None`: a client may sign for any region.
@@ -60,6 +62,7 @@ pub struct ServerConfig {
     pub parity: Vec<ClassParity>,
     pub credentials: Credentials,
     pub listen: SocketAddr,
+    pub certificates: Option<Certificates>,
     pub region: Option<String>,
     pub public_metrics: bool,
     pub upload_rest: UploadRest,
@@ -108,7 +111,7 @@ impl Settings {
         if console.is_some() {
             warnings.push("this release has no console; --console-address has no effect".into());
         }
-        check_certificates(global.certs_dir.as_deref(), environment.home())?;
+        let certificates = certificates(global.certs_dir.as_deref(), environment.home())?;
         let found = credentials::from_environment(environment, Path::new("/run/secrets"))?;
         warnings.extend(found.warnings);
         warn_without_effect(server, environment, &mut warnings);
@@ -116,6 +119,7 @@ impl Settings {
             topology,
             parity,
             listen,
+            certificates,
             console,
             region: environment
                 .first_of(&["SITE_REGION", "REGION"])
@@ -232,20 +236,32 @@ fn every_address(port: u16) -> SocketAddr {
     }
 }
 
-/// Refuses where clients expect TLS: plain HTTP in its place would send their data in the open.
-fn check_certificates(given: Option<&Path>, home: Option<&PathBuf>) -> Result<(), Refusal> {
+/// Those of the directory that is named, or else of MinIO's default one, if there are any.
+fn certificates(
+    given: Option<&Path>,
+    home: Option<&PathBuf>,
+) -> Result<Option<Certificates>, Refusal> {
     let default = || home.map(|home| home.join(".minio/certs"));
-    let Some(directory) = given.map(Path::to_path_buf).or_else(default) else { return Ok(()) };
-    let found =
-        ["public.crt", "private.key"].into_iter().find(|name| directory.join(name).exists());
-    match found {
-        None => Ok(()),
-        Some(name) => Err(Refusal::usage(
-            format!("certificates in {} cannot be used", directory.display()),
-            format!("{name} is there, and this release serves HTTP only, without TLS"),
-            "put a TLS proxy in front and name an empty directory with --certs-dir",
-        )),
+    if let Some(directory) = given.filter(|directory| !directory.is_dir()) {
+        return Err(Refusal::usage(
+            format!("there are no certificates in {}", directory.display()),
+            "it is not a directory",
+            "name the directory that holds public.crt and private.key, or leave --certs-dir out",
+        ));
     }
+    let directory = given.map(Path::to_path_buf).or_else(default);
+    let Some(found) = directory.as_deref().and_then(Certificates::find) else {
+        return Ok(None);
+    };
+    // Whoever put certificates there expects TLS: HTTP in its place would send data in the open.
+    found.load().map(|_| Some(found)).map_err(|error| {
+        Refusal::usage(
+            format!("{} cannot be used", error.file.display()),
+            error.cause,
+            "put a certificate with its chain into public.crt and its key into private.key, both in \
+             PEM, readable by this user; or name a directory without them with --certs-dir",
+        )
+    })
 }
 
 fn allow_buffered(server: &Server, environment: &Environment) -> Result<bool, Refusal> {

@@ -18,4 +18,5 @@ pub mod placement;
 pub mod refusal;
 pub mod s3;
 pub mod start;
+pub mod tls;
 pub mod topology;

@@ -9,6 +9,7 @@ pub mod drives;
 pub mod formation;
 pub mod host;
 mod overview;
+mod secure;
 mod stream;
 pub mod upkeep;
 
@@ -34,12 +35,14 @@ use futures_util::future::{join_all, try_join_all};
 
 use crate::object::{ClassParity, Deployment, Store};
 use crate::s3;
+use crate::tls::Certificates;
 use crate::topology::storage_class::StorageClasses;
 use bay::DirectoryBay;
 use drives::Drive;
 use formation::{Found, Plan, Step};
 use host::{Bay, Host, Sizes};
 use overview::Overview;
+use secure::Acceptor;
 use stream::HttpStream;
 
 /// Messages that may wait for one core.
@@ -63,6 +66,8 @@ pub struct NodeConfig {
     pub sets: Vec<Vec<Drive>>,
     pub parity: Vec<ClassParity>,
     pub address: SocketAddr,
+    /// HTTPS in place of HTTP.
+    pub certificates: Option<Certificates>,
     pub cores: u16,
     pub arena_bytes: u64,
     pub settings: s3::Settings,
@@ -386,26 +391,43 @@ fn listen(
     let health = move |question| overview.health(question);
     let server = s3::Server::new(store, runtime.clone(), config.settings.clone(), health, metrics);
     let connections = Rc::new(());
+    let certificates = config.certificates.as_ref();
+    let acceptor = certificates.map(|found| Acceptor::watch(runtime, found)).transpose();
+    let acceptor = acceptor.map_err(std::io::Error::other)?;
     let listener = Listener::bind(runtime, config.address)?;
     let (spawner, open) = (runtime.clone(), connections.clone());
     listener.serve(runtime, move |stream| {
         let (server, stopped, open) = (server.clone(), stopped.clone(), open.clone());
+        let acceptor = acceptor.clone();
         let admission = Admission::of(connections_of(&open));
         if admission == Admission::Closed {
             return;
         }
         spawner.spawn(async move {
-            let stream = HttpStream::new(stream);
-            match admission {
-                Admission::Served => server.serve_connection(stream, stopped).await,
-                Admission::TurnedAway | Admission::Closed => {
-                    server.turn_away(stream, stopped).await;
+            match acceptor {
+                None => answer(&server, admission, HttpStream::new(stream), stopped).await,
+                Some(acceptor) => {
+                    if let Some(stream) = acceptor.accept(stream).await {
+                        answer(&server, admission, stream, stopped).await;
+                    }
                 }
             }
             drop(open);
         });
     });
     Ok(connections)
+}
+
+async fn answer(
+    server: &s3::Server<CoreMailbox, GlommioRuntime>,
+    admission: Admission,
+    stream: impl hyper::rt::Read + hyper::rt::Write + Unpin + 'static,
+    stopped: impl Future<Output = ()>,
+) {
+    match admission {
+        Admission::Served => server.serve_connection(stream, stopped).await,
+        Admission::TurnedAway | Admission::Closed => server.turn_away(stream, stopped).await,
+    }
 }
 
 /// What becomes of a new connection.

@@ -35,6 +35,7 @@ pub fn prepare(settings: Settings) -> Result<ServerConfig, Refusal> {
         parity: settings.parity,
         credentials,
         listen: settings.listen,
+        certificates: settings.certificates,
         region: settings.region,
         public_metrics: settings.public_metrics,
         upload_rest: settings.upload_rest,
@@ -57,6 +58,7 @@ fn node_config(config: &ServerConfig) -> NodeConfig {
         sets: config.sets().map(<[Drive]>::to_vec).collect(),
         parity: config.parity.clone(),
         address: config.listen,
+        certificates: config.certificates.clone(),
         cores,
         arena_bytes: memory::arena_bytes(cores),
         settings: s3::Settings {

@@ -126,9 +126,14 @@ struct Running(std::process::Child);
 impl Running {
     /// Starts one on `d1` to `d4` of `directory` and waits for its start-up text.
     fn start(directory: &Path, address: &str) -> (Self, String) {
+        Self::start_with(directory, address, &[])
+    }
+
+    fn start_with(directory: &Path, address: &str, arguments: &[&str]) -> (Self, String) {
         use std::io::{BufRead, BufReader};
         let child = Command::new(env!("CARGO_BIN_EXE_basalt"))
             .args(["server", "--allow-buffered", "--address", address, "d{1...4}"])
+            .args(arguments)
             .env_clear()
             .current_dir(directory)
             .stdin(Stdio::null())
@@ -192,4 +197,69 @@ fn a_server_starts_stops_starts_again_and_its_drives_can_be_inspected() {
     let (second, said) = Running::start(place.path(), &free_address());
     assert!(!said.contains("shown this once") && said.contains(".basalt-root-d1"), "{said}");
     second.stop();
+}
+
+/// Writes a fresh certificate for localhost and its key into `directory`; returns the certificate.
+fn write_certificate(directory: &Path) -> rustls::pki_types::CertificateDer<'static> {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("made");
+    // The key first: a pair that does not match is reported, and looked at again once it changes.
+    std::fs::write(directory.join("private.key"), made.signing_key.serialize_pem())
+        .expect("written");
+    std::fs::write(directory.join("public.crt"), made.cert.pem()).expect("written");
+    made.cert.der().clone()
+}
+
+/// Asks over TLS whether the server lives, trusting `certificate` alone.
+fn ask_securely(
+    address: &str,
+    certificate: &rustls::pki_types::CertificateDer<'static>,
+) -> std::io::Result<String> {
+    use std::io::{Read, Write};
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(certificate.clone()).expect("a certificate");
+    let config =
+        rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+    let name = "localhost".try_into().expect("a name");
+    let connection = rustls::ClientConnection::new(config.into(), name).expect("made");
+    let socket = std::net::TcpStream::connect(address)?;
+    let mut stream = rustls::StreamOwned::new(connection, socket);
+    let request = "GET /minio/health/live HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+    stream.write_all(request.as_bytes())?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
+}
+
+#[test]
+fn https_is_served_where_certificates_are_and_changed_ones_are_taken_over() {
+    use std::io::{Read, Write};
+    let place = tempfile::tempdir().unwrap();
+    let certificates = place.path().join("certs");
+    std::fs::create_dir(&certificates).unwrap();
+    let first = write_certificate(&certificates);
+    let address = free_address();
+    let (server, said) = Running::start_with(place.path(), &address, &["--certs-dir", "certs"]);
+    assert!(said.contains(&format!("https://{address}")), "{said}");
+    assert!(ask_securely(&address, &first).unwrap().starts_with("HTTP/1.1 200 "));
+
+    let mut plain = std::net::TcpStream::connect(&address).unwrap();
+    plain.write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    plain.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("https://"), "{answer}");
+
+    let second = write_certificate(&certificates);
+    // Every core takes it over for itself, and a connection may come to any of them.
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    let mut in_a_row = 0;
+    while in_a_row < 16 {
+        assert!(std::time::Instant::now() < deadline, "the new certificate is not served");
+        if ask_securely(&address, &second).is_ok() {
+            in_a_row += 1;
+        } else {
+            in_a_row = 0;
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
+    }
+    server.stop();
 }

@@ -104,19 +104,24 @@ fn addresses_to_listen_on() {
 }
 
 #[test]
-fn certificates_are_refused_rather_than_ignored() {
+fn certificates_are_used_or_refused_and_never_ignored() {
     let home = tempfile::tempdir().unwrap();
     let certificates = home.path().join(".minio/certs");
     std::fs::create_dir_all(&certificates).unwrap();
     let home_text = home.path().to_str().unwrap();
-    decide(&["/data"], &[("HOME", home_text)]).unwrap();
-    std::fs::write(certificates.join("public.crt"), "x").unwrap();
+    assert!(decide(&["/data"], &[("HOME", home_text)]).unwrap().certificates.is_none());
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    std::fs::write(certificates.join("public.crt"), made.cert.pem()).unwrap();
     let refused = decide(&["/data"], &[("HOME", home_text)]).unwrap_err();
-    assert!(refused.cause.contains("HTTP only"), "{refused}");
+    assert!(refused.what.contains("private.key"), "{refused}");
+    std::fs::write(certificates.join("private.key"), made.signing_key.serialize_pem()).unwrap();
+    assert!(decide(&["/data"], &[("HOME", home_text)]).unwrap().certificates.is_some());
     let elsewhere = home.path().to_str().unwrap();
-    decide(&["--certs-dir", elsewhere, "/data"], &[("HOME", home_text)]).unwrap();
+    let plain = decide(&["--certs-dir", elsewhere, "/data"], &[("HOME", home_text)]).unwrap();
+    assert!(plain.certificates.is_none());
     let given = certificates.to_str().unwrap();
-    assert!(decide(&["-S", given, "/data"], &[]).is_err());
+    assert!(decide(&["-S", given, "/data"], &[]).unwrap().certificates.is_some());
+    assert!(decide(&["-S", "/no/such/place", "/data"], &[]).is_err());
 }
 
 #[test]
@@ -182,6 +187,7 @@ fn capacity_is_that_of_the_drives() {
             origin: credentials::Origin::Environment,
         },
         listen: settings.listen,
+        certificates: None,
         region: None,
         public_metrics: false,
         upload_rest: Default::default(),

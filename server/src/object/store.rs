@@ -1,9 +1,9 @@
 //! One core's view of the object store: its seams, the deployment, and what it knows of the sets.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::rc::Rc;
 
+use ahash::AHashMap;
 use basalt_engine::request::{Request, SetMap};
 use basalt_engine::seam::Runtime;
 use basalt_engine::units::{DeploymentId, DriveIndex, Incarnation, PayloadId, SetIndex};
@@ -57,8 +57,9 @@ struct Core<M, R> {
     /// Drives that did not answer when they were asked last, one bit each, for each set: others are
     /// asked first.
     silent: RefCell<Vec<u16>>,
-    /// The incarnations that buckets had when they were looked at last.
-    buckets: RefCell<HashMap<String, Incarnation, ahash::RandomState>>,
+    /// The incarnations that buckets had when they were looked at last. Nothing goes through them in
+    /// order.
+    buckets: RefCell<AHashMap<String, Incarnation>>,
     degraded_reads: Cell<u64>,
     hashing: Hashing,
 }
