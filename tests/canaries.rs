@@ -189,6 +189,18 @@ fn recovery_without_shards_in_hand() {
 }
 
 #[test]
+fn an_acknowledgement_without_the_payload_rule() {
+    let claims = lying_replies(|_, _, _, reply| match reply {
+        Reply::Accepted { .. } => Reply::Accepted { has_shards: true },
+        other => other,
+    });
+    find("an acknowledgement without the payload rule", claims, Quorums::of, |options| {
+        races_with_crashes(options);
+        options.workload.bytes_max = 70_000;
+    });
+}
+
+#[test]
 fn staging_forgotten_over_a_restart() {
     let forgets = lying_replies(|_, _, _, reply| match reply {
         Reply::Orphans { .. } => Reply::Orphans { entries: Vec::new(), more: false },

@@ -1,12 +1,15 @@
 //! The simulation of a node over its drives: thousands of seeds, each a whole run.
 //!
-//! `BASALT_SEED=n` runs one seed, `BASALT_SEEDS=n` another number of them.
+//! `BASALT_SEED=n` runs one seed, `BASALT_SEEDS=n` another number of them, `BASALT_FIRST=n` begins
+//! there; with `BASALT_GO_ON=1` a failing seed does not end the run.
 
 use std::cell::Cell;
 use std::time::Duration;
 
 use basalt_engine::sim::check_seeds;
+use basalt_net::quorum::Quorums;
 use basalt_tests::world;
+use basalt_tests::world::nemesis::Fault;
 
 /// Seeds of a run without further orders.
 const SEEDS: u64 = 2_000;
@@ -30,6 +33,30 @@ fn every_seed_holds_the_invariants() {
     println!("{totals}");
 }
 
+/// Drives are exchanged in the middle of writes to sets that lack a drive: some of what was not yet
+/// acknowledged is gone for good. It is decided to be lost, and everything comes to rest.
+#[test]
+fn what_is_lost_is_decided_so() {
+    let lost = Cell::new(0);
+    check_seeds("what_is_lost_is_decided_so", 150, |seed| {
+        let ran = world::run_with(seed, None, Quorums::of, |options| {
+            options.drives = if seed % 2 == 0 { 3 } else { 4 };
+            options.sets = 1;
+            options.parity = 1;
+            options.workload.clients = 5;
+            options.workload.operations = 16;
+            options.workload.pause = Duration::from_millis(100);
+            options.workload.bytes_max = 300_000;
+            options.faults = vec![Fault::Unplug, Fault::Exchange, Fault::PowerCut];
+            options.strikes = 6;
+            options.strike_interval = Duration::from_millis(200);
+        });
+        lost.set(lost.get() + ran.lost);
+    });
+    println!("{} unacknowledged versions lost", lost.get());
+    assert!(lost.get() > 0 || std::env::var("BASALT_SEED").is_ok(), "nothing was ever lost");
+}
+
 #[derive(Default)]
 struct Totals {
     seeds: Cell<u64>,
@@ -37,6 +64,9 @@ struct Totals {
     took: Cell<Duration>,
     checked: Cell<u64>,
     given_up: Cell<u64>,
+    unknown: Cell<u64>,
+    lost: Cell<u64>,
+    longest_rest: Cell<Duration>,
 }
 
 impl Totals {
@@ -46,6 +76,9 @@ impl Totals {
         self.took.set(self.took.get() + ran.took);
         self.checked.set(self.checked.get() + ran.checked);
         self.given_up.set(self.given_up.get() + ran.given_up);
+        self.unknown.set(self.unknown.get() + ran.unknown);
+        self.lost.set(self.lost.get() + ran.lost);
+        self.longest_rest.set(self.longest_rest.get().max(ran.rest));
     }
 }
 
@@ -54,11 +87,16 @@ impl std::fmt::Display for Totals {
         let hours = self.took.get().as_secs_f64() / 3600.0;
         write!(
             f,
-            "{} seeds, {} operations, {hours:.1} virtual hours; {} histories checked, {} given up",
+            "{} seeds, {} operations, {hours:.1} virtual hours; {} histories checked, {} given up; \
+             {} outcomes unknown without a fault; {} unacknowledged versions lost; \
+             longest way to rest {:?}",
             self.seeds.get(),
             self.operations.get(),
             self.checked.get(),
-            self.given_up.get()
+            self.given_up.get(),
+            self.unknown.get(),
+            self.lost.get(),
+            self.longest_rest.get()
         )
     }
 }

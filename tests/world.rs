@@ -13,6 +13,7 @@ pub mod mailbox;
 pub mod nemesis;
 pub mod node;
 pub mod place;
+pub mod witness;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -29,9 +30,14 @@ use mailbox::{Tamper, Wire};
 use nemesis::{Fault, Nemesis};
 use node::{Machine, Places};
 use place::Place;
+use witness::Witness;
 
 /// After everything is put right, the node has to be at rest within this.
 const REST_MAX: Duration = Duration::from_secs(400);
+/// A drive that is down for this long afterwards is exchanged.
+const EXCHANGE_AFTER: Duration = Duration::from_secs(30);
+/// Tasks of a node at rest, for each drive and altogether (I20).
+const TASKS_MAX: (usize, usize) = (8, 32);
 /// Steps of one run; far above what the longest takes.
 const STEPS_MAX: u64 = 60_000_000;
 
@@ -137,6 +143,12 @@ pub struct Ran {
     pub checked: u64,
     /// Registers whose history had too many open ends.
     pub given_up: u64,
+    /// Writes without a condition whose outcome stayed unknown, without any fault.
+    pub unknown: u64,
+    /// Versions that were decided to be lost.
+    pub lost: u64,
+    /// From when everything was put right until the node was at rest.
+    pub rest: Duration,
 }
 
 /// Runs one seed. Panics where an invariant does not hold.
@@ -156,17 +168,21 @@ pub fn run_with(
     let mut options = Options::draw(&mut prng);
     adjust(&mut options);
     let told = Told(format!("{options:?}"));
+    let quiet = options.faults.is_empty();
     let simulation = Simulation::new(seed);
     simulation.set_step_budget(STEPS_MAX);
     let root = simulation.group();
     let shared = Shared::new(options.workload.clone());
-    let machine = machine(&options, &mut prng, tamper, quorums);
+    let machine = machine(&options, &mut prng, tamper, quorums, shared.witness.clone());
     let script = script(root.clone(), machine, shared.clone(), options, prng);
     simulation.block_on(&root, script);
     let mut ran = Ran {
         event_hash: simulation.event_hash(),
         operations: shared.operations(),
         took: simulation.now().since(Moment(0)),
+        unknown: if quiet { shared.unknown() } else { 0 },
+        lost: shared.lost(),
+        rest: shared.rest.get(),
         ..Ran::default()
     };
     for (name, register) in shared.registers() {
@@ -197,6 +213,7 @@ fn machine(
     prng: &mut Prng,
     tamper: Option<Rc<dyn Tamper>>,
     quorums: fn(usize) -> Quorums,
+    witness: Rc<Witness>,
 ) -> Machine {
     let latency = match options.slow_disks {
         true => Latency::default().times(20),
@@ -218,6 +235,7 @@ fn machine(
         sizes: node::sizes(),
         wire: Rc::new(RefCell::new(options.wire.clone())),
         tamper,
+        witness,
         quorums,
     }
 }
@@ -239,6 +257,9 @@ async fn script(
         interval: options.strike_interval,
     };
     let places = nemesis.machine.places.clone();
+    for (places, victim) in places.iter().zip(&nemesis.victims) {
+        places[*victim].may_fail.set(true);
+    }
     nemesis.start().await;
     make_buckets(&shared).await;
     let inspector = Rc::new(RefCell::new(Some(Inspector::default())));
@@ -263,6 +284,11 @@ async fn script(
     }
     come_to_rest(&runtime, &shared, &places).await;
     look(&inspector, &shared).await;
+    let lost = inspector.take().expect("nobody looks").lost;
+    for etag in &lost {
+        assert!(!shared.acknowledged(etag), "I7: {etag} was acknowledged and is lost");
+    }
+    shared.note_lost(lost.len());
     client(options.workload.clients, &runtime, &mut prng, &shared).read_all().await;
 }
 
@@ -285,16 +311,27 @@ async fn look(inspector: &Rc<RefCell<Option<Inspector>>>, shared: &Rc<Shared>) {
 
 /// Waits until nothing is left to do, and exchanges drives that ask for it.
 async fn come_to_rest(runtime: &SimRuntime, shared: &Rc<Shared>, places: &Places) {
-    let deadline = runtime.now().plus(REST_MAX);
+    let healed = runtime.now();
+    let deadline = healed.plus(REST_MAX);
     loop {
         let node = shared.node.borrow().clone().expect("it was started again");
         let unrest = inspect::unrest(&node.hosts).await;
         if unrest.is_empty() {
+            shared.rest.set(runtime.now().since(healed));
+            let (each, more) = TASKS_MAX;
+            let tasks = runtime.task_count();
+            assert!(tasks <= each * node.hosts.len() + more, "I20: {tasks} tasks at rest");
             return;
         }
+        // An operator exchanges what is damaged, and what does not come back by itself.
+        let gone = runtime.now().since(healed) >= EXCHANGE_AFTER;
         for ((set, position), (_, host)) in node.hosts.iter() {
-            if host.drive().is_some_and(|drive| drive.damaged().is_some()) {
-                places[usize::from(set.0)][usize::from(position.0)].exchange();
+            let hopeless = match host.drive() {
+                Some(drive) => drive.damaged().is_some(),
+                None => gone,
+            };
+            if hopeless {
+                places[usize::from(set.0)][usize::from(position.0)].exchange_victim();
             }
         }
         let late = runtime.now() >= deadline;

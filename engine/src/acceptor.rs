@@ -3,8 +3,9 @@
 //! Slots stand in ascending order. Below the head (the highest certified slot) nothing takes part in
 //! any decision any more. Two certified records at most are kept there until the head is settled: the
 //! last settled one, the last whose payload is known to be whole everywhere, and the head's
-//! predecessor, so that whoever lost a race for its slot still learns who won it. Everything above the
-//! head is undecided as far as this drive knows.
+//! predecessor, so that whoever lost a race for its slot still learns who won it. Under a head that says
+//! "lost" the last settled one stays, until something is written. Everything above the head is undecided
+//! as far as this drive knows.
 //!
 //! Invariants (I4 of docs/protocol.md): the promise, the accepted ballot and the head never go back
 //! (`abandon` excepted, which forgets what can no longer be decided). A promise or an acceptance counts
@@ -182,18 +183,17 @@ impl KeyState {
         let last = self.slots.iter().rev().find_map(|state| {
             state.accepted.as_ref().map(|(_, record)| (state.certified, record.kind()))
         });
-        last.is_some_and(|(certified, kind)| !certified || kind == Kind::Data)
+        last.is_some_and(|(certified, kind)| !certified || kind.is_live())
     }
 
     pub fn is_empty(&self) -> bool {
         self.slots.is_empty()
     }
 
-    /// Whether nothing is left to do for this key: one record, settled, or none at all. A promise
-    /// that nothing followed is no work.
+    /// Whether nothing is left to do for this key: everything held is settled. A promise that nothing
+    /// followed is no work.
     pub fn is_settled(&self) -> bool {
-        let mut held = self.slots.iter().filter(|state| state.accepted.is_some());
-        held.next().is_none_or(|first| first.settled) && held.next().is_none()
+        self.slots.iter().filter(|state| state.accepted.is_some()).all(|state| state.settled)
     }
 
     /// Every record held; the payloads they name must be kept.
@@ -267,13 +267,16 @@ impl KeyState {
     /// Drops what the head makes irrelevant.
     fn trim(&mut self) {
         let Some(head) = self.certified() else { return };
-        let (head, settled) = (head.slot, head.settled);
+        let (head, settled, lost) = (head.slot, head.settled, head.record().kind() == Kind::Lost);
         let superseded = |state: &SlotState| state.slot < head && state.certified;
         let last = |wanted: fn(&SlotState) -> bool| {
             let slots = self.slots.iter().rev().filter(|state| superseded(state));
             slots.filter(|state| wanted(state)).map(|state| state.slot).next()
         };
-        let kept = if settled { [None; 2] } else { [last(|_| true), last(|state| state.settled)] };
+        let kept = match settled {
+            true => [lost.then(|| last(|state| state.settled)).flatten(), None],
+            false => [last(|_| true), last(|state| state.settled)],
+        };
         self.slots.retain(|state| state.slot >= head || kept.contains(&Some(state.slot)));
     }
 }
@@ -503,6 +506,22 @@ mod tests {
         key.certify(certificate(slot, 8), true);
         assert_eq!(key.records().count(), 1);
         assert!(key.is_settled());
+    }
+
+    #[test]
+    fn what_a_lost_record_supersedes_stays_until_the_next_write_is_settled() {
+        let mut key = KeyState::default();
+        key.learn(ONE, &data(1));
+        key.certify(certificate(ONE, 1), true);
+        let (two, three) = (ONE.next(), ONE.next().next());
+        key.learn(two, &data(2));
+        key.learn(three, &record(3, Kind::Lost));
+        key.certify(certificate(three, 3), true);
+        let held = |key: &KeyState| key.records().map(|r| r.operation().0).collect::<Vec<_>>();
+        assert_eq!(held(&key), [1, 3]);
+        assert!(key.is_settled() && key.may_be_live());
+        key.learn(three.next(), &data(4));
+        assert_eq!(held(&key), [3, 4]);
     }
 
     #[test]

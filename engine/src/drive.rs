@@ -20,6 +20,7 @@ mod payload;
 mod protocol;
 mod scan;
 mod staging;
+mod superseded;
 mod verify;
 
 use std::cell::{Cell, RefCell};
@@ -39,6 +40,7 @@ use crate::superblock::{Copies, Superblock};
 use crate::units::{BlockCount, BlockIndex, DriveId, Key, PayloadId};
 pub use opening::Format;
 use staging::Staging;
+use superseded::Superseded;
 
 /// Segments by which the storage is grown, at least and at most.
 const GROWTH_SEGMENTS: (usize, usize) = (1, 16);
@@ -71,6 +73,7 @@ pub(crate) struct State {
     staging: BTreeMap<PayloadId, Staging>,
     /// Shards that were ever staged in this life.
     stagings: u64,
+    superseded: Superseded,
     closing: bool,
 }
 
@@ -213,6 +216,17 @@ impl<R: Runtime, S: Storage> Drive<R, S> {
     /// What is missing, if the drive lost something it once held.
     pub fn damaged(&self) -> Option<&Error> {
         self.damage.as_ref()
+    }
+
+    /// Whether the payload is here and would outlive a power cut now.
+    pub fn holds_durably(&self, payload: PayloadId) -> bool {
+        let mutation = self.state.borrow().index.held(payload).map(|held| held.mutation);
+        mutation.is_some_and(|mutation| mutation <= self.journal.durable_reached())
+    }
+
+    /// Whether a record that is here names the payload.
+    pub fn names(&self, payload: PayloadId) -> bool {
+        self.state.borrow().index.is_named(payload)
     }
 
     /// Why the drive is fenced, if it is.

@@ -33,6 +33,15 @@ pub enum Kind {
     Tombstone = 2,
     /// The payload of this key now belongs to another key's record (a part that was completed).
     Relocated = 3,
+    /// The payload of the version before is gone for good: everything else of it is told here.
+    Lost = 4,
+}
+
+impl Kind {
+    /// Whether the key has a value, for listings and for conditions.
+    pub fn is_live(self) -> bool {
+        matches!(self, Self::Data | Self::Lost)
+    }
 }
 
 /// What a record's payload section holds. The numbers are stored.
@@ -250,7 +259,7 @@ impl Record {
         if bytes[0] != FORMAT {
             return Err(Malformed("format version"));
         }
-        if !(1..=3).contains(&bytes[1]) {
+        if !(1..=4).contains(&bytes[1]) {
             return Err(Malformed("kind"));
         }
         if bytes[3] > 2 {
@@ -292,7 +301,8 @@ impl Record {
         match self.0[1] {
             1 => Kind::Data,
             2 => Kind::Tombstone,
-            _ => Kind::Relocated,
+            3 => Kind::Relocated,
+            _ => Kind::Lost,
         }
     }
     pub fn class(&self) -> u8 {
@@ -428,7 +438,7 @@ mod tests {
         for length in 0..record.bytes().len() {
             assert!(Record::decode(record.bytes().slice(..length)).is_err());
         }
-        for (at, wrong) in [(0, 9), (1, 0), (1, 4), (3, 3), (76, 2), (96 + 24, 7), (96 + 25, 0)] {
+        for (at, wrong) in [(0, 9), (1, 0), (1, 5), (3, 3), (76, 2), (96 + 24, 7), (96 + 25, 0)] {
             let mut bytes = record.bytes().to_vec();
             bytes[at] = wrong;
             assert!(Record::decode(bytes.into()).is_err(), "byte {at} set to {wrong}");

@@ -1,6 +1,8 @@
 //! Everything that can be asked of a drive, and what it answers. Both cross cores (and, once there
 //! are peers, nodes), so they are `Send` and own what they hold.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 
 use crate::buffer::Buffer;
@@ -81,7 +83,8 @@ pub enum Request {
     },
 
     // Payload.
-    /// Reserves room for a shard of `length_blocks` data blocks.
+    /// Reserves room for a shard of `length_blocks` data blocks. What was staged of it before and is
+    /// not sealed is forgotten.
     StageOpen {
         payload: PayloadId,
         key: Key,
@@ -357,6 +360,8 @@ pub struct Orphan {
     pub former_life: bool,
     /// Whether it is whole and durable; otherwise it is still being written.
     pub sealed: bool,
+    /// While it is being written: for how long nothing came.
+    pub idle: Duration,
 }
 
 /// The drives of a set and what counts among them, at one epoch.

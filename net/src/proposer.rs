@@ -4,8 +4,11 @@
 //! round: prepare at R voting drives, choose, accept at W.
 //!
 //! Rules kept here (docs/protocol.md):
-//! - what may have been chosen is proposed again, byte for byte; a co-staged record of somebody else
-//!   only with its copy in hand, a staged one only with k shards within reach;
+//! - what may have been chosen is proposed again, byte for byte, but only with its copy in hand or with
+//!   k shards within reach (a part's copy may stand under another key), and without either only what is
+//!   known to be lost for good ([`Proposal::despite_loss`]);
+//! - no quorum decides a co-staged record without a copy: where enough drives for one are to get no
+//!   copy, the copies are made durable before the record is proposed;
 //! - nothing is proposed at a classic ballot unless W drives have promised: what cannot win would only
 //!   be left behind;
 //! - a classic ballot belongs to one proposal ([`Ground::proposer`]), and a ballot stays in one epoch;
@@ -17,7 +20,7 @@ use std::collections::BTreeMap;
 
 use basalt_engine::record::{Layout, Record};
 use basalt_engine::request::{Certificate, Refusal, Reply, Request, SetMap, SmallShard};
-use basalt_engine::units::{Ballot, DriveIndex, Epoch, Key, Slot};
+use basalt_engine::units::{Ballot, DriveIndex, Epoch, Key, OperationId, Slot};
 
 use crate::exchange::{self, Exchange};
 use crate::quorum::{self, Holders, Quorums, bit, drives_in};
@@ -74,6 +77,8 @@ type Step = exchange::Step<Outcome>;
 enum Phase {
     Fast,
     Prepare,
+    /// Copies of the own record are made durable, before it is proposed to `then`.
+    Stage,
     Accept,
 }
 
@@ -88,6 +93,10 @@ pub struct Proposal {
     value: Option<Value>,
     phase: Phase,
     ballot: Ballot,
+    /// Whom the value is proposed to once its copies are durable.
+    then: u16,
+    /// The payload of this operation is gone for good: it is proposed again all the same.
+    lost: Option<OperationId>,
     /// Nobody can have accepted `value` in this slot before.
     fresh: bool,
     /// Highest round met so far.
@@ -107,6 +116,7 @@ pub struct Proposal {
 #[derive(Clone, PartialEq, Eq, Debug)]
 enum Answer {
     Promised(Option<(Ballot, Record)>, Option<SmallShard>),
+    Staged,
     Accepted {
         has_shards: bool,
     },
@@ -127,7 +137,7 @@ impl Exchange for Proposal {
     type Outcome = Outcome;
 
     fn start(&mut self) -> Step {
-        if self.phase == Phase::Fast { self.send_accepts(self.all()) } else { self.retry() }
+        if self.phase == Phase::Fast { self.propose_own(self.all(), true) } else { self.retry() }
     }
 
     fn on_reply(&mut self, drive: DriveIndex, reply: Reply) -> Step {
@@ -187,6 +197,8 @@ impl Proposal {
             value: own.clone(),
             own,
             ballot: Ballot::FAST,
+            then: 0,
+            lost: None,
             fresh: true,
             round_met: 0,
             rounds: 0,
@@ -198,6 +210,13 @@ impl Proposal {
         }
     }
 
+    /// The payload of `operation` is gone for good, from drives that the present map knows no more.
+    /// Should its record have been chosen, it is decided nevertheless.
+    #[must_use]
+    pub fn despite_loss(self, operation: OperationId) -> Self {
+        Self { lost: Some(operation), ..self }
+    }
+
     pub fn slot(&self) -> Slot {
         self.slot
     }
@@ -205,7 +224,7 @@ impl Proposal {
     /// Whether any drive may hold the record that this proposal was made for.
     pub fn may_be_accepted(&self) -> bool {
         let refused = |drive| matches!(self.answers.get(&drive), Some(Answer::Refused(_)));
-        let proposing = self.phase != Phase::Prepare && self.proposes_own();
+        let proposing = matches!(self.phase, Phase::Fast | Phase::Accept) && self.proposes_own();
         self.accepted_once || (proposing && !drives_in(self.asked).all(refused))
     }
 
@@ -270,10 +289,69 @@ impl Proposal {
 
     /// Proposes `value` to the drives that promised, and to those that may yet.
     fn propose(&mut self) -> Step {
-        let open = |drive: &DriveIndex| self.answers.get(drive).is_none_or(promised);
-        let asked = drives_in(self.asked).filter(open).fold(0, |mask, drive| mask | bit(drive));
+        let asked = self.promised_or_open();
         self.phase = Phase::Accept;
         self.send_accepts(asked)
+    }
+
+    fn promised_or_open(&self) -> u16 {
+        let open = |drive: &DriveIndex| self.answers.get(drive).is_none_or(promised);
+        drives_in(self.asked).filter(open).fold(0, |mask, drive| mask | bit(drive))
+    }
+
+    /// Proposes `own` to the drives `to`. Where a quorum of them could do without any copy of it, the
+    /// copies come first: else it could be decided, supersede what was there, and be readable nowhere.
+    /// With `last`, no more promises will come.
+    fn propose_own(&mut self, to: u16, last: bool) -> Step {
+        let own = self.own.clone().expect("the caller has something to propose");
+        self.value = Some(own.clone());
+        let needed = match self.phase {
+            Phase::Fast => self.ground.quorums.fast,
+            _ => self.ground.quorums.accept,
+        };
+        let layout = own.record.payloads().next().filter(Layout::is_co_staged);
+        let (Some(layout), Some(copy)) = (layout, own.copy) else {
+            return self.propose_to(to);
+        };
+        let named = drives_in(to).filter(|drive| layout.shard_of(drive.0).is_some());
+        let named = named.fold(0, |mask, drive| mask | bit(drive));
+        if ((to & !named).count_ones() as usize) < needed {
+            return self.propose_to(to);
+        }
+        // Only a drive that promised keeps its copy whatever else it accepts.
+        let at = match self.phase {
+            Phase::Fast => named,
+            _ => named & self.mask_of(promised),
+        };
+        if !quorum::payload_rule(&own.record, at, true) {
+            return if last { self.give_up(needed) } else { Step::Linger };
+        }
+        self.then = to;
+        self.phase = Phase::Stage;
+        let (payload, key) = (layout.payload, self.key.clone());
+        let operation = own.record.operation();
+        self.send(at, |_| Request::StageSmall {
+            payload,
+            key: key.clone(),
+            operation,
+            shard: copy.clone(),
+        })
+    }
+
+    fn propose_to(&mut self, to: u16) -> Step {
+        self.phase = if self.ballot.is_fast() { Phase::Fast } else { Phase::Accept };
+        self.send_accepts(to)
+    }
+
+    fn judge_staged(&mut self, last: bool) -> Step {
+        let record = &self.own.as_ref().expect("its copies were staged").record;
+        let durable = self.mask_of(|answer| *answer == Answer::Staged);
+        match () {
+            () if quorum::payload_rule(record, durable, last) => self.propose_to(self.then),
+            () if last => self.give_up(self.ground.quorums.accept),
+            () if quorum::payload_rule(record, durable, true) => Step::Linger,
+            () => Step::Wait,
+        }
     }
 
     fn take(&mut self, drive: DriveIndex, reply: Reply) -> Result<(), Ended> {
@@ -284,7 +362,8 @@ impl Proposal {
                 }
                 Answer::Promised(accepted, copy)
             }
-            Reply::Accepted { has_shards } if self.phase != Phase::Prepare => {
+            Reply::Done if self.phase == Phase::Stage => Answer::Staged,
+            Reply::Accepted { has_shards } if matches!(self.phase, Phase::Fast | Phase::Accept) => {
                 Answer::Accepted { has_shards }
             }
             Reply::Refused { refusal, .. } => self.take_refusal(refusal)?,
@@ -332,6 +411,7 @@ impl Proposal {
         let last = last || self.answers.len() == self.asked.count_ones() as usize;
         match self.phase {
             Phase::Prepare => self.judge_promises(last),
+            Phase::Stage => self.judge_staged(last),
             Phase::Fast => self.judge_accepts(self.ground.quorums.fast, self.ground.voting, last),
             Phase::Accept => self.judge_accepts(self.ground.quorums.accept, self.all(), last),
         }
@@ -387,26 +467,11 @@ impl Proposal {
         }
         match chosen {
             Some(value) => self.take_over(value, last),
-            None if !self.copies_have_places() => match last {
-                true => self.give_up(needed),
-                false => Step::Linger,
-            },
             None => {
-                self.value = self.own.clone();
                 self.fresh = true;
-                self.propose()
+                self.propose_own(self.promised_or_open(), last)
             }
         }
-    }
-
-    /// Whether enough drives promised of those that would get a copy of a co-staged record. Without
-    /// them it could be decided, supersede what was there, and be readable nowhere.
-    fn copies_have_places(&self) -> bool {
-        let promised = |(_, answer): &(&DriveIndex, &Answer)| promised(answer);
-        let places = self.answers.iter().filter(promised).fold(0, |mask, (d, _)| mask | bit(*d));
-        let record = self.own.as_ref().map(|own| &own.record);
-        let co_staged = |record: &&Record| record.payloads().any(|layout| layout.is_co_staged());
-        record.filter(co_staged).is_none_or(|record| quorum::payload_rule(record, places, true))
     }
 
     /// Waits while `possible` promises are enough.
@@ -455,8 +520,7 @@ impl Proposal {
             && own.record.operation() == value.record.operation()
         {
             assert_eq!(own.record, value.record, "a value is proposed again byte for byte");
-            self.value = self.own.clone();
-            return self.propose();
+            return self.propose_own(self.promised_or_open(), last);
         }
         let record = value.record.clone();
         let co_staged = record.payloads().any(|layout| layout.is_co_staged());
@@ -465,7 +529,7 @@ impl Proposal {
         match (at_hand, last) {
             (true, _) => self.propose(),
             (false, false) => Step::Linger,
-            (false, true) if co_staged => self.payload_out_of_reach(),
+            (false, true) if self.lost == Some(record.operation()) => self.propose(),
             (false, true) => Step::CheckPayload(record),
         }
     }
@@ -489,13 +553,15 @@ impl Proposal {
     }
 
     fn payload_rule(&self, last: bool) -> bool {
-        let has = |(_, answer): &(&DriveIndex, &Answer)| {
-            **answer == Answer::Accepted { has_shards: true }
-        };
-        let holders =
-            self.answers.iter().filter(has).fold(0, |mask, (drive, _)| mask | bit(*drive));
+        let holders = self.mask_of(|answer| *answer == Answer::Accepted { has_shards: true });
         let value = self.value.as_ref().expect("what was decided was proposed");
         quorum::payload_rule(&value.record, holders, last)
+    }
+
+    /// The drives that answered so, one bit each.
+    fn mask_of(&self, wanted: impl Fn(&Answer) -> bool) -> u16 {
+        let drives = self.answers.iter().filter(|(_, answer)| wanted(answer));
+        drives.fold(0, |mask, (drive, _)| mask | bit(*drive))
     }
 
     fn count(&self, wanted: impl Fn(&Answer) -> bool) -> usize {

@@ -92,6 +92,11 @@ impl Reading {
         }
     }
 
+    /// The record that may have been chosen in `slot`, as far as the drives that answered tell.
+    pub fn possibly_chosen(&self, slot: Slot) -> Option<&Record> {
+        self.holders(slot).possibly_chosen()
+    }
+
     /// The generation in which an absent key's slots begin.
     pub fn generation(&self) -> u32 {
         self.digests.values().map(|digest| digest.generation).max().unwrap_or(0).max(1)
@@ -118,6 +123,14 @@ impl Reading {
     }
 
     fn pending(&self, slot: Slot) -> Option<Pending> {
+        let holders = self.holders(slot);
+        if let Some(record) = holders.decided() {
+            return Some(Pending::Decided(record.clone()));
+        }
+        holders.possibly_chosen().map(|_| Pending::PossiblyChosen)
+    }
+
+    fn holders(&self, slot: Slot) -> Holders<'_> {
         let mut holders = Holders::new(self.quorums, self.voting);
         for &drive in self.digests.keys() {
             holders.answered(drive);
@@ -127,10 +140,7 @@ impl Reading {
                 holders.holds(drive, *ballot, record);
             }
         }
-        if let Some(record) = holders.decided() {
-            return Some(Pending::Decided(record.clone()));
-        }
-        holders.possibly_chosen().map(|_| Pending::PossiblyChosen)
+        holders
     }
 
     fn slots(&self) -> impl Iterator<Item = (DriveIndex, &SlotDigest)> {

@@ -36,11 +36,7 @@ pub enum Outcome {
     /// [`Wish::Refuse`] or [`Wish::Nothing`], after this head.
     Refused(Option<Head>),
     Nothing,
-    /// A later slot is decided, and nobody says any more who won the slot that this record was
-    /// proposed in: either it, or another that came at the same time. For a write without a
-    /// condition, whose result nobody has seen, that is success: it happened just before.
-    Overwritten,
-    /// Lost too many races. Nothing was written.
+    /// Lost too many races. This machine has written nothing.
     Busy,
     Ended(Ended),
 }
@@ -57,6 +53,7 @@ pub struct Update<J> {
     /// Whether F voting drives are expected to answer.
     fast: bool,
     slots_tried: u32,
+    slots_max: u32,
     stage: Stage,
 }
 
@@ -136,8 +133,16 @@ impl<J: Fn(Option<&Head>) -> Wish> Update<J> {
             head: seen.head.clone(),
             generation: seen.generation,
             slots_tried: 0,
+            slots_max: SLOTS_MAX,
             stage: Stage::Idle,
         }
+    }
+
+    /// Only the slot after what was seen will do. For a record that several machines may propose: of
+    /// two in different slots both could be decided.
+    #[must_use]
+    pub fn in_next_slot_only(self) -> Self {
+        Self { slots_max: 1, ..self }
     }
 
     /// Whether any drive may hold the record while its slot is not known to be decided.
@@ -189,7 +194,7 @@ impl<J: Fn(Option<&Head>) -> Wish> Update<J> {
             Wish::Refuse => return Step::Done(Outcome::Refused(self.head.clone())),
             Wish::Nothing => return Step::Done(Outcome::Nothing),
         }
-        if self.slots_tried == SLOTS_MAX {
+        if self.slots_tried == self.slots_max {
             return Step::Done(Outcome::Busy);
         }
         // Whoever lost a race expects company: it asks for promises, instead of colliding again.
@@ -220,7 +225,8 @@ impl<J: Fn(Option<&Head>) -> Wish> Update<J> {
                 Err(ended) => return Step::Done(Outcome::Ended(ended)),
             };
             if slot > proposal.slot() && proposal.may_be_accepted() {
-                return Step::Done(Outcome::Overwritten);
+                // Nobody says any more who won the slot: this record, or another that is superseded.
+                return Step::Done(Outcome::Ended(Ended::Unknown));
             }
             if record.operation() == self.own.record.operation() {
                 return self.confirm(slot);

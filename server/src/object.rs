@@ -12,6 +12,7 @@ mod get;
 mod hashing;
 mod layout;
 mod list;
+mod lost;
 mod manifest;
 pub mod membership;
 mod metadata;

@@ -3,7 +3,7 @@
 //! A client outlives the node: when the process dies under a request, its outcome is unknown.
 //! Contents are drawn from a number, so that every byte of an answer is checked.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
@@ -23,6 +23,7 @@ use md5::{Digest, Md5};
 
 use super::history::{Need, Register, Value};
 use super::node::{Node, SimStore};
+use super::witness::Witness;
 
 /// No request takes longer, whatever the drives do.
 const REQUEST_MAX: Duration = Duration::from_secs(400);
@@ -33,7 +34,12 @@ pub const BUCKETS: [&str; 2] = ["stays", "comes-and-goes"];
 pub struct Shared {
     pub node: RefCell<Option<Rc<Node>>>,
     pub options: Workload,
+    pub witness: Rc<Witness>,
+    /// How long the node needed to come to rest.
+    pub rest: Cell<Duration>,
     history: RefCell<History>,
+    unknown: Cell<u64>,
+    lost: Cell<u64>,
 }
 
 #[derive(Clone, Debug)]
@@ -88,8 +94,24 @@ impl Shared {
         Rc::new(Self {
             node: RefCell::new(None),
             options,
+            witness: Rc::default(),
+            rest: Cell::new(Duration::ZERO),
             history: RefCell::new(History::default()),
+            unknown: Cell::new(0),
+            lost: Cell::new(0),
         })
+    }
+
+    /// Writes whose outcome is not known.
+    pub fn unknown(&self) -> u64 {
+        self.unknown.get()
+    }
+    /// Versions that were decided to be lost.
+    pub fn lost(&self) -> u64 {
+        self.lost.get()
+    }
+    pub fn note_lost(&self, count: usize) {
+        self.lost.set(count as u64);
     }
 
     /// Every register with what happened to it.
@@ -110,6 +132,13 @@ impl Shared {
             history.bodies.push(body);
         }
         value
+    }
+
+    /// I7: whether a write of what has this ETag was acknowledged.
+    pub fn acknowledged(&self, etag: &str) -> bool {
+        let history = self.history.borrow();
+        let value = history.etags.get(etag);
+        value.is_some_and(|value| history.registers.values().any(|r| r.acknowledged(*value)))
     }
 
     fn with<T>(&self, name: &Name, work: impl FnOnce(&mut Register) -> T) -> T {
@@ -243,6 +272,23 @@ impl Client {
         }
     }
 
+    /// As [`Self::ask`]; a success is checked against the payload rule at the moment of its answer.
+    async fn ask_write<F: Future<Output = Result<Written, Error>> + 'static>(
+        &mut self,
+        request: impl FnOnce(SimStore) -> F,
+    ) -> (Moment, Answer<Written>) {
+        let witness = self.shared.witness.clone();
+        self.ask(move |store| {
+            let written = request(store);
+            async move {
+                let written = written.await?;
+                witness.acknowledged(written.version);
+                Ok(written)
+            }
+        })
+        .await
+    }
+
     fn size(&mut self) -> u64 {
         let unit = 128 * 1024;
         let run = 1 << 20;
@@ -312,7 +358,7 @@ impl Client {
             condition: condition.clone(),
         };
         let (start, answer) =
-            self.ask(move |store| async move { store.put(put, &mut sent).await }).await;
+            self.ask_write(move |store| async move { store.put(put, &mut sent).await }).await;
         if let Answer::Done(Ok(written)) = &answer {
             assert_eq!(written.etag.to_string(), etag);
         }
@@ -388,9 +434,10 @@ impl Client {
             _ => None,
         };
         match answer {
-            Answer::Lost | Answer::Done(Err(Error::Unknown { .. })) => shared.with(&name, |r| {
-                r.write(start, None, need, value, client);
-            }),
+            Answer::Lost | Answer::Done(Err(Error::Unknown { .. })) => {
+                shared.unknown.set(shared.unknown.get() + 1);
+                shared.with(&name, |r| r.write(start, None, need, value, client));
+            }
             Answer::Done(Ok(_)) => {
                 shared.with(&name, |r| r.write(start, Some(end), need, value, client));
                 self.note_bucket(bucket, start, Need::Present, "a write succeeded");
@@ -656,8 +703,8 @@ impl Client {
         let mut began = None;
         for _ in 0..4 {
             let (name, id, parts) = (key.clone(), id.clone(), parts.clone());
-            let (start, answer): (Moment, Answer<Written>) = self
-                .ask(move |store| async move {
+            let (start, answer) = self
+                .ask_write(move |store| async move {
                     let bucket = BUCKETS[bucket];
                     let claims = Claims::default();
                     let condition = Condition::None;
@@ -694,7 +741,9 @@ impl Client {
                 let (_, answer) = self
                     .ask(move |store| async move {
                         match store.head(bucket_name, &name).await {
-                            Ok(_) | Err(Error::NoSuchKey | Error::NoSuchBucket) => {}
+                            // What was lost was never acknowledged: the inspector knows.
+                            Ok(_)
+                            | Err(Error::NoSuchKey | Error::NoSuchBucket | Error::Lost { .. }) => {}
                             Err(error) => panic!("after the storm, {name:?} answers {error}"),
                         }
                         let select = |info: &basalt_server::object::ObjectInfo| {

@@ -116,6 +116,12 @@ impl Register {
         Checked::Explained
     }
 
+    /// Whether a write of the value was answered with success.
+    pub fn acknowledged(&self, value: u16) -> bool {
+        let wrote = |operation: &Operation| operation.write == Some(Some(value));
+        self.operations.iter().any(|operation| wrote(operation) && operation.end.is_some())
+    }
+
     fn tell(&self, failed: usize) -> String {
         let mut order: Vec<usize> = (0..self.operations.len()).collect();
         order.sort_by_key(|index| self.operations[*index].start);
@@ -163,12 +169,6 @@ impl Search {
                 continue;
             }
             for (&other, &open) in &self.open {
-                if done & 1 << other == 0 && overtaken(operations, open) {
-                    let next = (value, done | 1 << other);
-                    if seen.insert(next) {
-                        frontier.push(next);
-                    }
-                }
                 if done & 1 << other != 0 || !operations[open].need.holds(value) {
                     continue;
                 }
@@ -184,21 +184,6 @@ impl Search {
         self.open.remove(&slot);
         Some(!self.ways.is_empty())
     }
-}
-
-/// Whether a write without a condition may have been overwritten unseen by one with a condition that
-/// came at the same time. The object layer counts it as done just before, although the other's
-/// condition was about what stood there earlier: known, and noted in `docs/testing.md`.
-fn overtaken(operations: &[Operation], index: usize) -> bool {
-    let write = &operations[index];
-    let Some(end) = write.end.filter(|_| write.write.is_some() && write.need == Need::Anything)
-    else {
-        return false;
-    };
-    operations.iter().any(|other| {
-        let conditional = other.write.is_some() && other.need != Need::Anything;
-        conditional && other.start <= end && other.end.is_none_or(|end| end >= write.start)
-    })
 }
 
 #[cfg(test)]

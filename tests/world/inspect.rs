@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
 
+use basalt_engine::record::Kind;
 use basalt_engine::request::{Digest, Reply, Request, SlotDigest};
 use basalt_engine::seam::{Clock, Spawn};
 use basalt_engine::sim::SimRuntime;
@@ -27,6 +28,8 @@ pub struct Inspector {
     places: BTreeMap<OperationId, (SetIndex, Key, Slot)>,
     /// I4: what each drive said last.
     said: BTreeMap<(DriveId, Key), Said>,
+    /// The ETags of versions that are decided to be lost. None of them was acknowledged.
+    pub lost: BTreeSet<String>,
     pub looks: u64,
 }
 
@@ -79,6 +82,9 @@ impl Inspector {
             );
             let known = self.places.entry(operation).or_insert_with(|| place.clone()).clone();
             assert_eq!(known, place, "I2: operation {operation} is decided twice");
+            if record.kind() == Kind::Lost {
+                self.lost.insert(record.etag().to_string());
+            }
         }
         let said = self.said.entry((drive, key.clone())).or_default();
         let head = digest.slots.iter().filter(|slot| slot.certified).map(|slot| slot.slot).max();

@@ -19,6 +19,7 @@ use basalt_net::mailbox::{Mailbox, Replies};
 use basalt_server::node::host::Host;
 
 use super::place::SimBay;
+use super::witness::Witness;
 
 pub type SimHost = Host<SimBay, SimRuntime>;
 /// The drives of a node, each with the core that owns it.
@@ -75,6 +76,7 @@ pub struct SimMailbox {
     hosts: Hosts,
     wire: Rc<RefCell<Wire>>,
     tamper: Option<Rc<dyn Tamper>>,
+    witness: Rc<Witness>,
 }
 
 impl SimMailbox {
@@ -83,6 +85,7 @@ impl SimMailbox {
         hosts: Hosts,
         wire: Rc<RefCell<Wire>>,
         tamper: Option<Rc<dyn Tamper>>,
+        witness: Rc<Witness>,
     ) -> Self {
         let mut drives = Vec::new();
         for (set, position) in hosts.keys() {
@@ -90,7 +93,7 @@ impl SimMailbox {
             drives.resize(drives.len().max(set + 1), 0);
             drives[set] = drives[set].max(usize::from(position.0) + 1);
         }
-        Self { core, drives: Rc::new(drives), hosts, wire, tamper }
+        Self { core, drives: Rc::new(drives), hosts, wire, tamper, witness }
     }
 }
 
@@ -139,16 +142,27 @@ impl SimMailbox {
             Some(tamper) => tamper.request(&host, drive, request),
             None => request,
         };
+        let witness = self.witness.clone();
+        let asked = witness.asks(drive, &request);
         let wires = core.clone();
         core.schedule(there, move || {
             owner.spawn(async move {
                 let reply = host.clone().handle(request).await;
+                let seen = asked.map(|asked| {
+                    let holds = witness.answered(&host, &asked, &reply);
+                    (asked, holds)
+                });
                 let reply = match tamper {
                     Some(tamper) => tamper.reply(&host, drive, reply),
                     None => reply,
                 };
                 if !reply_is_lost {
-                    wires.schedule(back, move || deliver(reply));
+                    wires.schedule(back, move || {
+                        if let Some((asked, holds)) = &seen {
+                            witness.told(asked, *holds);
+                        }
+                        deliver(reply);
+                    });
                 }
             });
         });

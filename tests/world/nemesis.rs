@@ -1,20 +1,20 @@
 //! What goes wrong, and when: drawn from the seed, within what a set is built to survive.
 //!
 //! Crashes, power cuts, pauses and drives that come back with everything they had may hit any drive
-//! at any time. What destroys a drive's contents hits one drive of a set, and the next only after the
-//! set is whole again: that is what the acknowledgement of a PUT promises to survive.
+//! at any time. What destroys a drive's contents may come at any time too, but hits one drive of a set:
+//! that is what the acknowledgement of a PUT promises to survive. A write that is not acknowledged yet
+//! may be lost with it; see [`super::inspect`].
 
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
 use basalt_engine::seam::Clock;
-use basalt_engine::sim::{Prng, SimDisk, SimRuntime};
+use basalt_engine::sim::{Prng, SimDisk, SimRuntime, WallSkew};
 
 use super::clients::Shared;
-use super::inspect;
 use super::mailbox::Wire;
-use super::node::{Machine, Node};
+use super::node::{JOURNAL_START, Machine, Node, SEGMENTS_START};
 
 /// What may happen in a run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -35,10 +35,19 @@ pub enum Fault {
     Overwrite,
     /// Messages are lost for a while.
     Loss,
+    /// A write to a segment is acknowledged and never lands, or lands elsewhere.
+    LostWrite,
+    MisdirectedWrite,
+    /// Bits change in what the journal has held for a while.
+    JournalRot,
+    /// Bits change in a copy of the superblock.
+    SuperblockRot,
+    /// Wall clocks jump and drift, each in its own way.
+    Clocks,
 }
 
 impl Fault {
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 16] = [
         Self::PowerCut,
         Self::Kill,
         Self::Unplug,
@@ -50,6 +59,11 @@ impl Fault {
         Self::Exchange,
         Self::Overwrite,
         Self::Loss,
+        Self::LostWrite,
+        Self::MisdirectedWrite,
+        Self::JournalRot,
+        Self::SuperblockRot,
+        Self::Clocks,
     ];
 }
 
@@ -107,7 +121,7 @@ impl Nemesis {
             }
             Fault::WriteError => {
                 let Some(disk) = place.disk() else { return };
-                disk.make_unwritable(256..256 + 256 + 20 * 288);
+                disk.make_unwritable(JOURNAL_START..SEGMENTS_START + 20 * 288);
                 let pause = self.prng.duration(short..Duration::from_secs(1));
                 self.later(pause, move || disk.make_writable());
             }
@@ -120,7 +134,17 @@ impl Nemesis {
                     self.spoil(&disk, fault == Fault::Rot);
                 }
             }
-            Fault::Exchange | Fault::Overwrite => self.destroy(set, victim, fault).await,
+            Fault::LostWrite
+            | Fault::MisdirectedWrite
+            | Fault::JournalRot
+            | Fault::SuperblockRot => {
+                let place = &self.machine.places[set][victim];
+                if let Some(disk) = place.disk().filter(|_| drives > 1) {
+                    self.harm(&disk, fault);
+                }
+            }
+            Fault::Clocks => self.set_clocks(),
+            Fault::Exchange | Fault::Overwrite => self.destroy(set, victim, fault),
             Fault::Loss => {
                 let ppm = [1_000, 20_000, 200_000][self.prng.index(3)];
                 self.machine.wire.replace_with(|wire| Wire {
@@ -143,7 +167,7 @@ impl Nemesis {
     /// Payload goes bad; the superblock and the journal are left alone.
     fn spoil(&mut self, disk: &SimDisk, rot: bool) {
         let payload: Vec<u64> =
-            disk.written_blocks().into_iter().filter(|&block| block >= 256 + 256).collect();
+            disk.written_blocks().into_iter().filter(|&block| block >= SEGMENTS_START).collect();
         if payload.is_empty() {
             return;
         }
@@ -157,8 +181,67 @@ impl Nemesis {
         }
     }
 
-    async fn destroy(&mut self, set: usize, drive: usize, fault: Fault) {
-        if self.machine.places[set].len() == 1 || !self.is_whole().await {
+    fn harm(&mut self, disk: &SimDisk, fault: Fault) {
+        let written = disk.written_blocks();
+        let segments = SEGMENTS_START..u64::MAX;
+        match fault {
+            Fault::LostWrite => disk.lose_next_write_in(segments),
+            Fault::MisdirectedWrite => {
+                let payload: Vec<u64> =
+                    written.into_iter().filter(|block| segments.contains(block)).collect();
+                if !payload.is_empty() {
+                    let to = payload[self.prng.index(payload.len())];
+                    disk.misdirect_next_write_in(segments, to);
+                }
+            }
+            Fault::JournalRot => self.spoil_journal(disk, &written),
+            _ => {
+                let copies: Vec<u64> =
+                    written.into_iter().filter(|&block| block < JOURNAL_START).collect();
+                let block = copies[self.prng.index(copies.len())];
+                disk.rot(block, self.prng.index(4096 * 8));
+            }
+        }
+    }
+
+    /// What was the tail of the journal until a moment ago is left alone: a drive that loses its last
+    /// batch before the mark that follows it cannot know.
+    fn spoil_journal(&mut self, disk: &SimDisk, written: &[u64]) {
+        let journal: Vec<u64> = written
+            .iter()
+            .copied()
+            .filter(|block| (JOURNAL_START..SEGMENTS_START).contains(block))
+            .collect();
+        if journal.is_empty() {
+            return;
+        }
+        let block = journal[self.prng.index(journal.len())];
+        let (bit, before, disk) = (self.prng.index(4096 * 8), disk.peek(block), disk.clone());
+        let node = self.shared.node.borrow().clone();
+        let shared = self.shared.clone();
+        self.later(Duration::from_secs(3), move || {
+            let same_life = match (&node, &*shared.node.borrow()) {
+                (Some(then), Some(now)) => Rc::ptr_eq(then, now),
+                _ => false,
+            };
+            if same_life && *disk.peek(block) == *before {
+                disk.rot(block, bit);
+            }
+        });
+    }
+
+    fn set_clocks(&mut self) {
+        let Some(node) = self.shared.node.borrow().clone() else { return };
+        for core in &node.cores {
+            let years = self.prng.below(20) as i64 - 10;
+            let offset_ms = years * 365 * 86_400_000 + self.prng.below(86_400_000) as i64;
+            let drift_ppm = self.prng.below(400_000) as i64 - 200_000;
+            core.set_wall(WallSkew { offset_ms, drift_ppm });
+        }
+    }
+
+    fn destroy(&mut self, set: usize, drive: usize, fault: Fault) {
+        if self.machine.places[set].len() == 1 {
             return;
         }
         let place = self.machine.places[set][drive].clone();
@@ -172,16 +255,6 @@ impl Nemesis {
                 place.exchange();
             }
         });
-    }
-
-    /// Whether a drive may lose everything: the set has to be at rest, because an acknowledgement
-    /// survives one loss, and what was proposed but not acknowledged may need every shard it has.
-    async fn is_whole(&self) -> bool {
-        let node = self.shared.node.borrow().clone();
-        match node {
-            Some(node) => inspect::unrest(&node.hosts).await.is_empty(),
-            None => false,
-        }
     }
 
     async fn crash(&mut self, power: bool) {
@@ -229,6 +302,7 @@ impl Nemesis {
                 disk.release();
                 disk.make_writable();
                 disk.fail_flushes(0);
+                disk.write_as_told();
             }
         }
         if self.shared.node.borrow().is_none() {

@@ -17,6 +17,7 @@ use basalt_server::object::{ClassParity, Deployment, Store};
 
 use super::mailbox::{Hosts, SimHost, SimMailbox, Tamper, Wire};
 use super::place::{Place, SimBay};
+use super::witness::Witness;
 
 pub type SimStore = Store<SimMailbox, SimRuntime>;
 
@@ -32,6 +33,7 @@ pub struct Machine {
     pub sizes: Sizes,
     pub wire: Rc<RefCell<Wire>>,
     pub tamper: Option<Rc<dyn Tamper>>,
+    pub witness: Rc<Witness>,
     /// The quorums of a set of so many drives.
     pub quorums: fn(usize) -> Quorums,
 }
@@ -56,10 +58,7 @@ impl Node {
         }
         let hosts: Hosts = Rc::new(hosts);
         open(&hosts, &plan).await;
-        // Two copies among more than four drives may all be missed by W of them: see "Known and open"
-        // in `docs/testing.md`.
-        let few = machine.places[0].len() <= 4;
-        let reduced_redundancy = if few { machine.parity.min(1) } else { machine.parity };
+        let reduced_redundancy = machine.parity.min(1);
         let parity = ClassParity { standard: machine.parity, reduced_redundancy };
         let deployment = Deployment {
             id: plan.deployment,
@@ -68,8 +67,8 @@ impl Node {
         };
         let store = |core: &SimRuntime| {
             let wire = machine.wire.clone();
-            let mailbox =
-                SimMailbox::new(core.clone(), hosts.clone(), wire, machine.tamper.clone());
+            let (tamper, witness) = (machine.tamper.clone(), machine.witness.clone());
+            let mailbox = SimMailbox::new(core.clone(), hosts.clone(), wire, tamper, witness);
             let of = |map: &SetMap| (machine.quorums)(map.drive_count());
             let quorums = plan.maps.iter().map(of).collect();
             Store::with_quorums(mailbox, core.clone(), deployment.clone(), quorums)
@@ -163,12 +162,21 @@ async fn open(hosts: &Hosts, plan: &Plan) {
     }
 }
 
+/// The first blocks of the journal and of the segments.
+pub const JOURNAL_START: u64 = 256;
+pub const SEGMENTS_START: u64 = JOURNAL_START + JOURNAL_BLOCKS;
+const JOURNAL_BLOCKS: u64 = 256;
+const SEGMENT_BLOCKS: u64 = 288;
+
 /// Small regions, so that segments fill and checkpoints come early.
 pub fn sizes() -> Sizes {
-    Sizes { journal_blocks: Some(BlockCount(256)), segment_blocks: Some(BlockCount(288)) }
+    Sizes {
+        journal_blocks: Some(BlockCount(JOURNAL_BLOCKS)),
+        segment_blocks: Some(BlockCount(SEGMENT_BLOCKS)),
+    }
 }
 
 /// The length of a disk with these regions and `segments` segments.
 pub fn disk_length(segments: u64) -> BlockCount {
-    BlockCount(256 + 256 + 288 * segments)
+    BlockCount(SEGMENTS_START + SEGMENT_BLOCKS * segments)
 }

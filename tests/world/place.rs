@@ -23,6 +23,8 @@ pub struct Place {
     contents: RefCell<Contents>,
     /// Unplugged: whatever it holds cannot be reached.
     unplugged: Cell<bool>,
+    /// It is the one of its set that may lose what it holds.
+    pub may_fail: Cell<bool>,
 }
 
 enum Contents {
@@ -40,6 +42,7 @@ impl Place {
             latency,
             contents: RefCell::new(Contents::Blank),
             unplugged: Cell::new(false),
+            may_fail: Cell::new(false),
         }
     }
 
@@ -64,6 +67,13 @@ impl Place {
     pub fn exchange(&self) {
         self.take_away();
         *self.contents.borrow_mut() = Contents::Blank;
+    }
+
+    /// As [`Self::exchange`], where the drive is one that was meant to lose what it holds: no other one
+    /// may have to be given up.
+    pub fn exchange_victim(&self) {
+        assert!(self.may_fail.get(), "{} does not come back", self.name);
+        self.exchange();
     }
 
     /// Somebody's files are put where the drive was.

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
+use super::superseded::Superseded;
 use super::{Attempts, Drive, State};
 use crate::buffer::Buffer;
 use crate::checkpoint::{Manifest, read_page};
@@ -155,6 +156,7 @@ impl Loaded {
                 manifest: Manifest::default(),
                 staging: BTreeMap::new(),
                 stagings: 0,
+                superseded: Superseded::default(),
                 closing: false,
                 superblock,
             },

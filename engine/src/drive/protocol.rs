@@ -7,12 +7,13 @@ use std::cell::Cell;
 use std::rc::Rc;
 
 use bytes::BytesMut;
+use smallvec::SmallVec;
 
 use super::{Drive, State};
 use crate::acceptor::KeyState;
 use crate::error::Result;
 use crate::format::{Entry, Origin};
-use crate::index::{Freed, Held, Place};
+use crate::index::{Freed, Held, Place, Updated};
 use crate::journal::Mutation;
 use crate::record::{Kind, Layout, Record};
 use crate::request::{Certificate, Digest, Refusal, Reply, SmallShard};
@@ -40,7 +41,7 @@ impl<R: Runtime, S: Storage> Drive<R, S> {
     ) -> Result<Reply> {
         let step = Step { key: &key, epoch, record: None, copy: None };
         let prepared = self.step(step, |_| None, |state| state.prepare(slot, ballot, base)).await?;
-        match prepared {
+        match prepared.map_err(|refused| self.name_winner(refused, &key, slot)) {
             Ok(accepted) => {
                 let copy = self.copy_of(accepted.as_ref().map(|(_, record)| record)).await;
                 Ok(Reply::Promised { accepted, copy })
@@ -65,6 +66,7 @@ impl<R: Runtime, S: Storage> Drive<R, S> {
         let admit = |state: &State| state.refuse_new(&key, fresh, &record);
         let accept = |state: &mut KeyState| state.accept(slot, ballot, base, &record);
         let accepted = self.step(step, admit, accept).await?;
+        let accepted = accepted.map_err(|refused| self.name_winner(refused, &key, slot));
         self.accepted_reply(accepted, &record).await
     }
 
@@ -117,7 +119,7 @@ impl<R: Runtime, S: Storage> Drive<R, S> {
         let number = self.journal.last() + 1;
         {
             let mut state = self.state.borrow_mut();
-            let updated = state.index.update(&key, |state| state.certify(certificate, settled));
+            let updated = state.update(&key, |state| state.certify(certificate, settled));
             if !updated.changed {
                 return Ok(Reply::Done);
             }
@@ -128,6 +130,17 @@ impl<R: Runtime, S: Storage> Drive<R, S> {
         let appended = self.append(reservation, mutation, false);
         assert_eq!(appended, number, "nothing came between");
         Ok(Reply::Done)
+    }
+
+    /// Where the slot is long passed, names who won it, if that was not long ago.
+    fn name_winner(&self, mut refused: Refused, key: &Key, slot: Slot) -> Refused {
+        if let Refusal::Passed(at, _) = &refused.refusal
+            && *at != slot
+            && let Some(record) = self.state.borrow().superseded.find(key, slot)
+        {
+            refused.refusal = Refusal::Passed(slot, record.clone());
+        }
+        refused
     }
 
     async fn accepted_reply(
@@ -211,6 +224,25 @@ fn co_staged(record: &Record) -> Option<PayloadId> {
 }
 
 impl State {
+    /// Changes what is known of `key`, and remembers decided records that went with it.
+    fn update<T>(&mut self, key: &Key, change: impl FnOnce(&mut KeyState) -> T) -> Updated<T> {
+        let decided = |state: &KeyState| {
+            let held = state.held().filter(|(_, certified, _)| *certified);
+            held.map(|(slot, _, record)| (slot, record.clone())).collect::<SmallVec<[_; 2]>>()
+        };
+        let before = self.index.key(key).map(decided).unwrap_or_default();
+        let updated = self.index.update(key, change);
+        if updated.changed {
+            let now = self.index.key(key);
+            for (slot, record) in before {
+                if now.is_none_or(|now| now.held().all(|(held, ..)| held != slot)) {
+                    self.superseded.remember(key.clone(), slot, record);
+                }
+            }
+        }
+        updated
+    }
+
     /// Entries and bytes that a step may add to the journal.
     fn bound(&self, step: &Step<'_>) -> (usize, usize) {
         let key = step.key.as_bytes().len();
@@ -233,7 +265,7 @@ impl State {
         number: u64,
     ) -> (std::result::Result<T, Refusal>, Mutation) {
         let mut mutation = Mutation::default();
-        let updated = self.index.update(step.key, change);
+        let updated = self.update(step.key, change);
         if updated.result.is_ok() {
             self.take_copy(step, &mut mutation, number);
         }

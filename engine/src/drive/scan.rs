@@ -4,6 +4,7 @@
 use std::cell::Cell;
 use std::ops::Bound::{Excluded, Unbounded};
 use std::rc::Rc;
+use std::time::Duration;
 
 use super::{Drive, State};
 use crate::error::Result;
@@ -12,7 +13,7 @@ use crate::index::Index;
 use crate::index::list::PAGE_ENTRIES_MAX;
 use crate::journal::Mutation;
 use crate::request::{DriveStatus, ListRequest, Orphan, Reply, ScanEntry, SetMap};
-use crate::seam::{Runtime, Storage};
+use crate::seam::{Moment, Runtime, Storage};
 use crate::units::{Incarnation, Key, PayloadId};
 
 impl<R: Runtime, S: Storage> Drive<R, S> {
@@ -80,7 +81,7 @@ impl<R: Runtime, S: Storage> Drive<R, S> {
             let mut payloads: Vec<PayloadId> = here.chain(staged).collect();
             payloads.sort_unstable();
             payloads.truncate(limit);
-            state.orphan_entries(&payloads)
+            state.orphan_entries(&payloads, self.runtime.now())
         };
         self.durable(wait_for).await?;
         let more = entries.len() == limit;
@@ -96,7 +97,7 @@ impl<R: Runtime, S: Storage> Drive<R, S> {
         let (entries, wait_for) = {
             let state = self.state.borrow();
             let payloads: Vec<PayloadId> = state.index.relocated_after(after).take(limit).collect();
-            state.orphan_entries(&payloads)
+            state.orphan_entries(&payloads, self.runtime.now())
         };
         self.durable(wait_for).await?;
         let more = entries.len() == limit;
@@ -180,14 +181,17 @@ impl State {
 
     /// What is told of payloads that are held or staged, and the mutation that has to be durable
     /// before it is.
-    fn orphan_entries(&self, payloads: &[PayloadId]) -> (Vec<Orphan>, u64) {
+    fn orphan_entries(&self, payloads: &[PayloadId], now: Moment) -> (Vec<Orphan>, u64) {
         let mut wait_for = 0;
         let entries = payloads.iter().filter_map(|payload| {
             let held = self.index.held(*payload);
             wait_for = wait_for.max(held.map_or(0, |held| held.mutation));
-            let origin = match held {
-                Some(held) => &held.origin,
-                None => &self.staging.get(payload)?.origin,
+            let (origin, idle) = match held {
+                Some(held) => (&held.origin, Duration::ZERO),
+                None => {
+                    let staging = self.staging.get(payload)?;
+                    (&staging.origin, now.since(staging.touched))
+                }
             };
             Some(Orphan {
                 payload: *payload,
@@ -195,6 +199,7 @@ impl State {
                 operation: origin.operation,
                 former_life: origin.life < self.superblock.life,
                 sealed: held.is_some(),
+                idle,
             })
         });
         (entries.collect(), wait_for)

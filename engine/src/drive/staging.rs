@@ -5,6 +5,9 @@
 //!
 //! A write into a segment runs to its end in a task of its own, whoever waits for it: the extent
 //! is not given up before.
+//!
+//! A shard that is opened again while it is staged begins anew: whoever staged it first has given this
+//! drive up, and what was still to come of it may be lost.
 
 use std::rc::Rc;
 
@@ -19,7 +22,7 @@ use crate::journal::Mutation;
 use crate::progress::Progress;
 use crate::record::SMALL_SHARD_BYTES_MAX;
 use crate::request::{Reply, SmallShard};
-use crate::seam::{Runtime, Storage, WriteSync};
+use crate::seam::{Moment, Runtime, Storage, WriteSync};
 use crate::units::{BLOCK_BYTES, BlockCount, BlockIndex, Key, OperationId, PayloadId};
 
 /// Longest shard: the longest part of an object on one data shard.
@@ -38,6 +41,8 @@ pub(super) struct Staging {
     /// Tells it from another one under the same id.
     number: u64,
     failure: Option<Error>,
+    /// When it was opened, or last written.
+    pub(super) touched: Moment,
     /// It was given up; its extents are released when the last write is over.
     pub(super) discarded: bool,
     /// Writes that are over.
@@ -74,6 +79,7 @@ impl<R: Runtime, S: Storage> Drive<R, S> {
             })
             .await?;
         let mut state = self.state.borrow_mut();
+        state.discard_staging(payload);
         let life = state.superblock.life;
         let number = state.next_staging();
         if state.staging.contains_key(&payload) || state.index.held(payload).is_some() {
@@ -91,6 +97,7 @@ impl<R: Runtime, S: Storage> Drive<R, S> {
             sealing: false,
             number,
             failure: None,
+            touched: self.runtime.now(),
             discarded: false,
             over: Rc::default(),
         };
@@ -119,7 +126,8 @@ impl<R: Runtime, S: Storage> Drive<R, S> {
         let told = Rc::clone(&done);
         self.runtime.spawn(async move {
             let (_, result) = drive.storage.write(at, buffer, WriteSync::Cached).await;
-            drive.state.borrow_mut().write_over(payload, number, at, &result);
+            let now = drive.runtime.now();
+            drive.state.borrow_mut().write_over(payload, number, at, &result, now);
             over.advance(over.reached() + 1);
             match result {
                 Ok(()) => told.advance(1),
@@ -265,12 +273,20 @@ impl State {
         if self.index.is_named(payload) { self.checkpoint_reserve() } else { self.put_reserve() }
     }
 
-    fn write_over(&mut self, payload: PayloadId, run: u64, at: BlockIndex, result: &Result<()>) {
+    fn write_over(
+        &mut self,
+        payload: PayloadId,
+        run: u64,
+        at: BlockIndex,
+        result: &Result<()>,
+        now: Moment,
+    ) {
         if result.is_err() {
             self.segments.spoil(at);
         }
         let staging = self.staging.get_mut(&payload).expect("it stays while a write is in flight");
         staging.in_flight -= 1;
+        staging.touched = now;
         match result {
             Ok(()) => staging.written[run as usize] = true,
             Err(error) => staging.failure = Some(error.clone()),

@@ -52,8 +52,8 @@ pub(super) struct State {
     cut_through: u64,
     pub(super) writes: WriteId,
     condition: Condition,
-    /// What the next writes to complete do, in that order.
-    write_fates: VecDeque<WriteFate>,
+    /// What the next writes to complete do, in that order, each the next within its blocks.
+    write_fates: VecDeque<(Range<u64>, WriteFate)>,
     parked: Vec<Parked>,
     recorded: Option<(Medium, Vec<Step>)>,
 }
@@ -153,11 +153,23 @@ impl SimDisk {
     }
     /// The next write to complete is acknowledged and leaves nothing.
     pub fn lose_next_write(&self) {
-        self.state.borrow_mut().write_fates.push_back(WriteFate::Lost);
+        self.lose_next_write_in(0..u64::MAX);
+    }
+    /// The same for the next write that lies within `blocks`.
+    pub fn lose_next_write_in(&self, blocks: Range<u64>) {
+        self.state.borrow_mut().write_fates.push_back((blocks, WriteFate::Lost));
     }
     /// The next write to complete lands at `to`.
     pub fn misdirect_next_write(&self, to: u64) {
-        self.state.borrow_mut().write_fates.push_back(WriteFate::Misdirected { to });
+        self.misdirect_next_write_in(0..u64::MAX, to);
+    }
+    /// The same for the next write that lies within `blocks`.
+    pub fn misdirect_next_write_in(&self, blocks: Range<u64>, to: u64) {
+        self.state.borrow_mut().write_fates.push_back((blocks, WriteFate::Misdirected { to }));
+    }
+    /// Nothing is lost or misdirected on purpose any more.
+    pub fn write_as_told(&self) {
+        self.state.borrow_mut().write_fates.clear();
     }
     /// Flips one bit of a block.
     pub fn rot(&self, block: u64, bit: usize) {
@@ -372,8 +384,11 @@ impl State {
     }
 
     fn write_fate(&mut self, blocks: &Range<u64>) -> Option<WriteFate> {
-        if let Some(fate) = self.write_fates.pop_front() {
-            return Some(fate);
+        let within = |(range, _): &(Range<u64>, WriteFate)| {
+            range.start <= blocks.start && blocks.end <= range.end
+        };
+        if let Some(at) = self.write_fates.iter().position(within) {
+            return self.write_fates.remove(at).map(|(_, fate)| fate);
         }
         if self.prng.chance(self.faults.lost_write_ppm) {
             return Some(WriteFate::Lost);

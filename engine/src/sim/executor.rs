@@ -240,6 +240,10 @@ impl World {
         state.groups.len() - 1
     }
 
+    pub(super) fn task_count(&self) -> usize {
+        self.state.borrow().tasks.len()
+    }
+
     pub(super) fn is_alive(&self, group: usize) -> bool {
         self.state.borrow().groups[group].alive
     }

@@ -54,6 +54,11 @@ impl SimRuntime {
         self.world.is_alive(self.group)
     }
 
+    /// Tasks of the whole world that have not ended.
+    pub fn task_count(&self) -> usize {
+        self.world.task_count()
+    }
+
     /// Sets the wall clock of this group; a changed offset is a jump.
     pub fn set_wall(&self, skew: WallSkew) {
         self.world

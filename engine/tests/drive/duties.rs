@@ -346,3 +346,33 @@ fn a_write_that_comes_while_a_shard_is_sealed_is_refused() {
         check_run(&drive, payload, 2).await;
     });
 }
+
+#[test]
+fn a_shard_that_is_opened_again_begins_anew() {
+    let disk = SimDisk::new(22, BlockCount(512 + 16 * 600));
+    in_world(&disk, 22, |storage, runtime| async move {
+        let drive = open_large(storage, runtime).await;
+        let (payload, operation) = (PayloadId(1), OperationId(1));
+        let open = || {
+            let key = key("k");
+            drive.handle(Request::StageOpen { payload, key, operation, length_blocks: 300 })
+        };
+        let write = |run: u64, blocks| {
+            let buffer = run_buffer(payload, blocks, run);
+            drive.handle(Request::StageWrite { payload, run, buffer })
+        };
+        let seal = || drive.handle(Request::StageSeal { payload });
+        // Its writer gave up after one run of two.
+        assert!(matches!(open().await, Reply::Done));
+        assert!(matches!(write(0, 256).await, Reply::Done));
+        assert!(matches!(open().await, Reply::Done));
+        assert!(matches!(write(1, 44).await, Reply::Done));
+        assert!(matches!(seal().await, Reply::Failed(_)), "the first run is forgotten");
+        assert!(matches!(write(0, 256).await, Reply::Done));
+        assert!(matches!(seal().await, Reply::Done));
+        // Once it is whole, it stays.
+        assert!(matches!(open().await, Reply::Done));
+        let holds = drive.handle(Request::Holds { payloads: vec![payload] }).await;
+        assert!(matches!(holds, Reply::Holds(holds) if holds == [true]));
+    });
+}

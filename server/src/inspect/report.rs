@@ -143,6 +143,7 @@ fn describe_record(out: &mut String, record: &Record) {
         Kind::Data => "object",
         Kind::Tombstone => "tombstone",
         Kind::Relocated => "relocated payload",
+        Kind::Lost => "lost object",
     };
     let _ = writeln!(
         out,

@@ -13,7 +13,7 @@ use basalt_engine::Error;
 use basalt_engine::drive::{Drive, Format};
 use basalt_engine::request::{Reply, Request, SetMap};
 use basalt_engine::seam::{Runtime, Storage};
-use basalt_engine::units::{BlockCount, DeploymentId, DriveId, DriveIndex, SetIndex};
+use basalt_engine::units::{BlockCount, DeploymentId, DriveId, DriveIndex, Epoch, SetIndex};
 use basalt_net::mailbox::Mailbox;
 use futures_util::future::{Either, select};
 
@@ -235,7 +235,6 @@ impl<B: Bay, R: Runtime> Host<B, R> {
         identity: &Identity,
         store: &Store<M, R>,
     ) -> Result<(), String> {
-        let expected = store.map(self.set).drives[usize::from(self.position.0)].drive;
         let here = (self.deployment, self.set, self.position);
         if (identity.deployment, identity.set, identity.position) != here {
             return Err(format!(
@@ -243,6 +242,9 @@ impl<B: Bay, R: Runtime> Host<B, R> {
                 identity.deployment, identity.set.0, identity.position.0
             ));
         }
+        // A drive installs decided maps only; this one may be the first to show a newer one.
+        store.learn_map(self.set, identity.map.clone());
+        let expected = store.map(self.set).drives[usize::from(self.position.0)].drive;
         if identity.drive != expected && identity.never_joined() {
             return self.replace(store).await;
         }
@@ -259,6 +261,9 @@ impl<B: Bay, R: Runtime> Host<B, R> {
     /// as a candidate, may already help to decide the map that admits it: else a set that lost N drives
     /// where W needs more than the others could never be made whole again.
     async fn replace<M: Mailbox>(&self, store: &Store<M, R>) -> Result<(), String> {
+        if store.map(self.set).epoch == Epoch(0) {
+            return Err("no drive of its set is here to repair it from".to_owned());
+        }
         let text = |error: &dyn std::fmt::Display| error.to_string();
         let drive = DriveId(self.runtime.random_u128());
         self.format(drive, store.map(self.set)).await.map_err(|e| text(&e))?;

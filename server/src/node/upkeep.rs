@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use basalt_engine::request::{Reply, Request, ScanEntry};
+use basalt_engine::request::{Orphan, Reply, Request, ScanEntry};
 use basalt_engine::seam::{Moment, Runtime};
 use basalt_engine::units::{DriveIndex, Key, PayloadId, SetIndex, Slot};
 use basalt_net::mailbox::Mailbox;
@@ -27,6 +27,9 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(20);
 const ORPHAN_AGE: Duration = Duration::from_secs(60);
 /// Uploads are swept so soon after a start, however long the interval: servers are restarted.
 const FIRST_UPLOAD_SWEEP: Duration = Duration::from_secs(300);
+/// A shard of which nothing came for this long is not being written any more; even a slow client has
+/// filled a window by then.
+const STAGING_IDLE_MAX: Duration = Duration::from_secs(3600);
 /// Between two lines about progress.
 const REPORT_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -58,19 +61,35 @@ async fn sweep<M: Mailbox, R: Runtime>(
     let now = store.runtime().now();
     let drives = store.mailbox().drive_count(set) as u8;
     let before = std::mem::take(seen);
-    let mut freed = 0;
-    for drive in (0..drives).map(DriveIndex) {
+    let told = (0..drives).map(|drive| store.orphans(set, DriveIndex(drive)));
+    let told = join_all(told).await;
+    // The shards of one payload are freed together: one look at its key is enough.
+    let mut ripe: BTreeMap<PayloadId, (Orphan, Vec<DriveIndex>)> = BTreeMap::new();
+    for (drive, orphans) in (0..drives).map(DriveIndex).zip(told) {
         // A drive that does not answer is asked again next time.
-        let Ok(orphans) = store.orphans(set, drive).await else { continue };
-        for orphan in orphans.into_iter().filter(|orphan| orphan.sealed) {
+        for orphan in orphans.into_iter().flatten() {
             let place = (drive, orphan.payload);
             let since = before.get(&place).copied().unwrap_or(now);
-            seen.insert(place, since);
-            if !orphan.former_life && now.since(since) < ORPHAN_AGE {
-                continue;
+            if orphan.sealed {
+                seen.insert(place, since);
             }
-            match store.free_orphan(set, drive, &orphan).await {
-                Ok(is_free) => freed += usize::from(is_free),
+            let is_ripe = match orphan.sealed {
+                true => orphan.former_life || now.since(since) >= ORPHAN_AGE,
+                false => orphan.idle >= STAGING_IDLE_MAX,
+            };
+            if is_ripe {
+                let payload = orphan.payload;
+                ripe.entry(payload).or_insert_with(|| (orphan, Vec::new())).1.push(drive);
+            }
+        }
+    }
+    let ripe: Vec<_> = ripe.into_values().collect();
+    let mut freed = 0;
+    for ripe in ripe.chunks(IN_FLIGHT) {
+        let frees = ripe.iter().map(|(orphan, drives)| store.free_orphan(set, drives, orphan));
+        for result in join_all(frees).await {
+            match result {
+                Ok(count) => freed += count,
                 Err(error) => tracing::debug!(set = set.0, %error, "orphan not freed yet"),
             }
         }
@@ -179,6 +198,9 @@ impl<M: Mailbox, R: Runtime> Upkeep<M, R> {
             .collect();
         let unripe = window.keys.values().filter(|pending| wanted(pending)).count() - ripe.len();
         let settled = self.settle(&ripe).await;
+        if let Err(error) = self.store.fence_writers_of_the_lost(self.set).await {
+            tracing::debug!(set = self.set.0, %error, "map not renewed yet");
+        }
         let look = Look { unsettled: window.keys.len(), settled };
         if unripe == 0 {
             let drives = self.store.mailbox().drive_count(self.set) as u32;

@@ -1,7 +1,7 @@
 //! Why an object operation did not succeed. `s3::error` is the one place that turns this into S3
 //! codes.
 
-use basalt_engine::units::SetIndex;
+use basalt_engine::units::{SetIndex, VersionId};
 
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -43,6 +43,13 @@ pub enum Error {
     /// Fewer intact shards than the payload needs can be reached.
     #[error("payload on set {} cannot be read now: {short_by} more intact shard(s) needed", set.0)]
     Unreadable { set: SetIndex, short_by: u32 },
+    /// The payload is gone for good, with drives that were replaced.
+    #[error(
+        "version {version} is lost: the drives that held its bytes on set {} were replaced; \
+         delete the object, or write it again",
+        set.0
+    )]
+    Lost { set: SetIndex, version: VersionId },
     /// The body ended early, or a check of it failed; nothing became visible.
     #[error("request body: {0}")]
     Body(#[from] SourceError),

@@ -10,6 +10,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::api::{Body, ObjectInfo, ObjectPart, Span, StorageClass};
 use super::error::{Error, Result};
+use super::lost::refuse_lost;
 use super::manifest::{self, Manifest};
 use super::metadata::{decode_checksums, decode_metadata, parts_in};
 use super::parts;
@@ -107,8 +108,9 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
         let place = self.place(bucket, key);
         let key = Key::new(Keyspace::Objects, incarnation, key);
         let read = self.read_head(place.set, &key, place.first_drive, with_copy).await?;
-        let record = read.live().cloned();
-        Ok(record.map(|record| (record, read.copy)))
+        let Some(record) = read.live().cloned() else { return Ok(None) };
+        refuse_lost(place.set, &record)?;
+        Ok(Some((record, read.copy)))
     }
 
     /// Bytes `span` of the object that `record` describes; `copy` is its payload, if it came along.

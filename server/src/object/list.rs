@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use basalt_engine::record::{Kind, Record};
+use basalt_engine::record::Record;
 use basalt_engine::request::{
     ListAfter, ListEntry, ListPage, ListRequest, PageFingerprint, Reply, Request,
 };
@@ -228,7 +228,7 @@ impl Range {
         let Some(record) = entry.certified_alone() else {
             return self.look_into(store, position, vec![entry]).await;
         };
-        if record.kind() == Kind::Data {
+        if record.kind().is_live() {
             self.found.push_back(match entry.group_bytes {
                 Some(_) => Found::Group(position),
                 None => Found::Live(position, record.clone()),

@@ -39,7 +39,7 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
         drive: DriveId,
     ) -> Result<SetMap> {
         self.set_candidate(set, position, true);
-        let joined = self.change_map(set, position, Member { drive, voting: false }).await;
+        let joined = self.change_member(set, position, Member { drive, voting: false }).await;
         self.set_candidate(set, position, false);
         joined
     }
@@ -52,7 +52,7 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
         position: DriveIndex,
         drive: DriveId,
     ) -> Result<SetMap> {
-        let map = self.change_map(set, position, Member { drive, voting: true }).await?;
+        let map = self.change_member(set, position, Member { drive, voting: true }).await?;
         self.install(set, &map).await?;
         Ok(map)
     }
@@ -96,10 +96,14 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
             let (keys, next) = self.scan_page(set, newcomer, after).await?;
             for key in keys {
                 compared.keys += 1;
-                let settled = self.settle_key(set, &key).await?;
-                if settled != Settled::Absent && !self.is_complete_on(set, &key, newcomer).await? {
-                    compared.lacking += 1;
-                }
+                let lacking = match self.settle_key(set, &key).await {
+                    Ok(Settled::Absent) => false,
+                    Ok(_) => !self.is_complete_on(set, &key, newcomer).await?,
+                    // The others are brought over meanwhile; this one keeps the newcomer waiting.
+                    Err(Error::Unreadable { .. }) => true,
+                    Err(error) => return Err(error),
+                };
+                compared.lacking += u64::from(lacking);
             }
             progress(compared);
             match next {
@@ -154,11 +158,34 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
             .is_some_and(|held| held.slot > slot || held.has_shards || record.payload_count() == 0))
     }
 
-    async fn change_map(
+    /// Decides a map of the same members, one epoch on, and makes it durable: what was begun before
+    /// and is not decided by then has come to nothing, wherever its messages are.
+    pub(super) async fn renew_map(&self, set: SetIndex) -> Result<()> {
+        let map = self.change_map(set, |_| Ok(())).await?;
+        self.install(set, &map).await
+    }
+
+    async fn change_member(
         &self,
         set: SetIndex,
         position: DriveIndex,
         member: Member,
+    ) -> Result<SetMap> {
+        let change = |map: &mut SetMap| {
+            let present = &mut map.drives[usize::from(position.0)];
+            if member.voting && present.drive != member.drive {
+                return Err(Error::Conflict);
+            }
+            *present = member;
+            Ok(())
+        };
+        self.change_map(set, change).await
+    }
+
+    async fn change_map(
+        &self,
+        set: SetIndex,
+        change: impl FnOnce(&mut SetMap) -> Result<()>,
     ) -> Result<SetMap> {
         let key = map_key(set);
         let before = self.read_key(set, &key).await?;
@@ -168,12 +195,8 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
             self.install(set, &decided).await?;
         }
         let mut map = self.map(set);
-        let present = map.drives[usize::from(position.0)];
-        if member.voting && present.drive != member.drive {
-            return Err(Error::Conflict);
-        }
         map.epoch = Epoch(map.epoch.0 + 1);
-        map.drives[usize::from(position.0)] = member;
+        change(&mut map)?;
         let record = self.system_record(encode_map(&map));
         let write = Write::staged(key, record, before.condition(), &before, None);
         self.write_key(set, write).await?;

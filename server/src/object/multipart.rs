@@ -8,8 +8,9 @@
 //! payloads, and the parts' keys then get records that say "relocated", which release without freeing.
 
 use basalt_engine::record::{Etag, Fields, Kind, Layout, PAYLOADS_INLINE_MAX, PayloadForm, Record};
+use basalt_engine::request::Certificate;
 use basalt_engine::seam::Runtime;
-use basalt_engine::units::{Key, OperationId, Slot, VersionId};
+use basalt_engine::units::{Key, OperationId, VersionId};
 use basalt_net::mailbox::Mailbox;
 use bytes::Bytes;
 use futures_util::future::join_all;
@@ -21,11 +22,12 @@ use super::api::{
 };
 use super::error::{Error, Result, SourceError};
 use super::list::Range;
+use super::lost::refuse_lost;
 use super::metadata::{
     decode_checksums, encode_checksums, encode_checksums_and_parts, encode_metadata,
 };
 use super::parts::{self, PartEntry};
-use super::register::Write;
+use super::register::{KeyRead, Write};
 use super::store::Store;
 use super::upload::{State, Upload, UploadPlace, id_text, new_id, parse_id};
 use super::{checksums, manifest, stage};
@@ -34,6 +36,8 @@ use super::{checksums, manifest, stage};
 const PART_BYTES_MIN: u64 = 5 << 20;
 /// S3's highest part number.
 pub const PART_NUMBER_MAX: u32 = 10_000;
+/// Races against other writers of the object that a completion loses before it gives up for now.
+const COMPLETION_RACES_MAX: usize = 64;
 /// Part keys that are cleaned up at the same time.
 const CLEANUPS_IN_FLIGHT: usize = 32;
 
@@ -132,13 +136,13 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
                 let head = self.read_key(names.place.set, &names.object).await?;
                 condition.check(head.live())?;
                 let record = self.assemble(&names, &upload, &chosen, claims).await?;
-                let base = head.slot();
+                let base = head.certificate();
                 upload.state = State::Completing(record.clone(), base);
                 self.write_upload(&names, &before, &upload).await?;
                 (record, base)
             }
         };
-        self.finish_completion(&names, upload, record, base, condition).await
+        self.finish_completion(&names, upload, record, base, Some(condition)).await
     }
 
     pub async fn abort_upload(&self, bucket: &str, key: &Bytes, id: &str) -> Result<()> {
@@ -149,30 +153,54 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
     }
 
     /// From "completing" decided to the object visible, the upload completed, and the parts' keys
-    /// cleaned up. Every step may be repeated.
+    /// cleaned up. Every step may be repeated. Where another write won the slot that the record was
+    /// bound to, it is bound to the next one if `condition` holds there; without a condition nobody
+    /// waits for it, and the upload ends.
     pub(super) async fn finish_completion(
         &self,
         names: &UploadPlace,
-        upload: Upload,
-        record: Record,
-        base: Slot,
-        condition: Condition,
+        mut upload: Upload,
+        mut record: Record,
+        mut base: Option<Certificate>,
+        condition: Option<Condition>,
     ) -> Result<Written> {
-        let head = self.read_key(names.place.set, &names.object).await?;
-        // By version: tags may have been set on it since.
-        let visible = head.live().is_some_and(|live| live.version() == record.version());
-        let overwritten = !visible && head.slot() != base;
-        if !visible && !overwritten {
-            let object = names.object.clone();
-            let write = Write::staged(object, record.clone(), condition, &head, None);
-            if let Err(error) = self.write_key(names.place.set, write).await {
-                if matches!(error, Error::PreconditionFailed | Error::NoSuchKey) {
-                    // The condition failed for good: the upload is open again, its parts intact.
-                    let (before, _) = self.upload_value(names).await?;
-                    let open = Upload { state: State::Open, ..upload };
-                    self.write_upload(names, &before, &open).await?;
+        let mut overwritten = false;
+        for attempt in 0.. {
+            if attempt == COMPLETION_RACES_MAX {
+                return Err(Error::Busy);
+            }
+            let head = self.read_key(names.place.set, &names.object).await?;
+            // By version: tags may have been set on it since.
+            if head.live().is_some_and(|live| live.version() == record.version()) {
+                break;
+            }
+            if head.certificate() == base {
+                let write = Write::shared(names.object.clone(), record.clone(), &head);
+                match self.write_key(names.place.set, write).await {
+                    Ok(()) => break,
+                    // Somebody else won the slot, or finished this very completion.
+                    Err(Error::Busy) => continue,
+                    Err(error) => return Err(error),
                 }
-                return Err(error);
+            }
+            let slot = head.slot_after(base);
+            match self.winner(names.place.set, &names.object, slot, base).await? {
+                Some(winner) if winner == record.operation() => {
+                    overwritten = true;
+                    break;
+                }
+                Some(_) => {
+                    let Some(condition) = &condition else {
+                        self.give_up_completion(names).await?;
+                        return Err(Error::NoSuchUpload);
+                    };
+                    (upload, record) = self.complete_anew(names, upload, &head, condition).await?;
+                    base = head.certificate();
+                }
+                None => {
+                    self.give_up_completion(names).await?;
+                    return Err(Error::Unknown { set: names.place.set });
+                }
             }
         }
         let (before, _) = self.upload_value(names).await?;
@@ -181,6 +209,43 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
         let kept = if overwritten { Vec::new() } else { self.parts_payloads(&record).await? };
         self.remove_parts(names, &kept).await?;
         Ok(written(&record))
+    }
+
+    /// Another write won the slot that the record was bound to: a new one takes its place, for the slot
+    /// after `head`.
+    async fn complete_anew(
+        &self,
+        names: &UploadPlace,
+        upload: Upload,
+        head: &KeyRead,
+        condition: &Condition,
+    ) -> Result<(Upload, Record)> {
+        let (before, present) = self.upload_value(names).await?;
+        if present.state != upload.state {
+            return Err(Error::Conflict);
+        }
+        let State::Completing(record, _) = &upload.state else {
+            unreachable!("only what is being completed is completed anew");
+        };
+        if let Err(failed) = condition.check(head.live()) {
+            // The upload is open again, its parts intact.
+            self.write_upload(names, &before, &Upload { state: State::Open, ..upload }).await?;
+            return Err(failed);
+        }
+        let operation = OperationId(self.runtime().random_u128());
+        let version = VersionId(operation.0);
+        let record = Record::encode(&Fields { operation, version, ..record.fields() });
+        let state = State::Completing(record.clone(), head.certificate());
+        let upload = Upload { state, ..upload };
+        self.write_upload(names, &before, &upload).await?;
+        Ok((upload, record))
+    }
+
+    /// The upload ends, whatever became of its completion.
+    async fn give_up_completion(&self, names: &UploadPlace) -> Result<()> {
+        let (before, _) = self.upload_value(names).await?;
+        self.end_upload(names, &before).await?;
+        self.remove_parts(names, &[]).await
     }
 
     /// The payloads of the parts that make the object of `record`.
@@ -206,6 +271,7 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
         for (index, part) in parts.iter().enumerate() {
             let invalid = Error::InvalidPart { number: part.number };
             let record = stored.remove(&part.number).ok_or(invalid.clone())?;
+            refuse_lost(names.place.set, &record)?;
             if record.etag().to_string() != part.etag {
                 return Err(invalid);
             }

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use basalt_engine::checksum;
-use basalt_engine::record::{Kind, Record};
+use basalt_engine::record::Record;
 use basalt_engine::request::{Certificate, Digest, Reply, Request, SmallShard};
 use basalt_engine::seam::{Moment, Runtime};
-use basalt_engine::units::{DriveIndex, Key, PayloadId, SetIndex, Slot};
+use basalt_engine::units::{DriveIndex, Key, OperationId, PayloadId, SetIndex, Slot};
 use basalt_net::exchange::{Exchange, Step};
 use basalt_net::lookup::{Found, Lookup};
 use basalt_net::mailbox::{Mailbox, Replies};
@@ -53,6 +53,17 @@ impl KeyRead {
         self.found.head.as_ref().map_or(Slot::default(), |(slot, _)| *slot)
     }
 
+    /// Proof of the head's slot.
+    pub(super) fn certificate(&self) -> Option<Certificate> {
+        let (slot, record) = self.found.head.as_ref()?;
+        Some(Certificate { slot: *slot, operation: record.operation() })
+    }
+
+    /// The slot that follows `base`, or the first one of an absent key.
+    pub(super) fn slot_after(&self, base: Option<Certificate>) -> Slot {
+        base.map_or(Slot::first(self.found.generation), |base| base.slot.next())
+    }
+
     /// The condition that nobody has written since.
     pub(super) fn condition(&self) -> Condition {
         match self.live() {
@@ -63,7 +74,7 @@ impl KeyRead {
 }
 
 fn live(head: Option<&Head>) -> Option<&Record> {
-    head.map(|(_, record)| record).filter(|record| record.kind() == Kind::Data)
+    head.map(|(_, record)| record).filter(|record| record.kind().is_live())
 }
 
 /// One write of one key.
@@ -75,6 +86,7 @@ pub(super) struct Write {
     before: KeyRead,
     /// Nothing is written where nothing is live.
     removes: bool,
+    next_slot_only: bool,
     /// Its payloads are named by a record that is decided: nothing is left behind.
     restates: bool,
 }
@@ -89,7 +101,23 @@ impl Write {
         copy: Option<SmallShard>,
     ) -> Self {
         let before = before.clone();
-        Self { key, record, copy, condition, before, removes: false, restates: false }
+        Self {
+            key,
+            record,
+            copy,
+            condition,
+            before,
+            removes: false,
+            next_slot_only: false,
+            restates: false,
+        }
+    }
+
+    /// A record that others may propose as well: it may stand in the slot after `before` and in no
+    /// other. Where that slot is taken the write ends as [`Error::Busy`].
+    pub(super) fn shared(key: Key, record: Record, before: &KeyRead) -> Self {
+        let condition = Condition::None;
+        Self { next_slot_only: true, ..Self::staged(key, record, condition, before, None) }
     }
 
     /// The version that is there, described anew: its payloads are those of the present record.
@@ -110,8 +138,7 @@ impl Write {
         condition: Condition,
         before: &KeyRead,
     ) -> Self {
-        let before = before.clone();
-        Self { key, record, copy: None, condition, before, removes: true, restates: false }
+        Self { removes: true, ..Self::staged(key, record, condition, before, None) }
     }
 }
 
@@ -278,8 +305,9 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
     }
 
     async fn write_to_end(&self, set: SetIndex, write: Write) -> Result<()> {
-        let Write { key, record, copy, condition, before, removes, .. } = write;
+        let Write { key, record, copy, condition, before, removes, next_slot_only, .. } = write;
         let own = Value { record, copy };
+        let base = before.slot();
         let mut found = before.found;
         for _ in 0..MAPS_MAX {
             let wanted = condition.clone();
@@ -289,6 +317,9 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
                 _ => Wish::Write,
             };
             let mut update = Update::new(self.ground(set), key.clone(), own.clone(), &found, wish);
+            if next_slot_only {
+                update = update.in_next_slot_only();
+            }
             let (outcome, replies) = self.run(set, &mut update).await;
             let open = update.may_be_accepted();
             match outcome {
@@ -303,20 +334,91 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
                     return condition.check(live(head.as_ref()));
                 }
                 Outcome::Nothing => return Ok(()),
-                // Nobody has seen the result of a write without a condition: it happened just before.
-                Outcome::Overwritten if condition == Condition::None => return Ok(()),
-                Outcome::Overwritten => return Err(Error::Unknown { set }),
                 Outcome::Busy => return Err(Error::Busy),
                 Outcome::Ended(ended) => {
                     self.take_newer_map(set, ended, "take new versions").await?;
                     if open {
                         return Err(Error::Unknown { set });
                     }
-                    found = self.read_key(set, &key).await?.found;
+                    let read = self.read_key(set, &key).await?;
+                    if next_slot_only && read.slot() != base {
+                        return Err(Error::Busy);
+                    }
+                    found = read.found;
                 }
             }
         }
         Err(Error::Busy)
+    }
+
+    /// Writes a record without a payload after `found`, if `wish` wants it there, whatever else may
+    /// come of it.
+    pub(super) async fn write_after(
+        &self,
+        set: SetIndex,
+        key: &Key,
+        record: Record,
+        found: Found,
+        wish: impl Fn(Option<&Head>) -> Wish + 'static,
+    ) -> Result<()> {
+        let own = Value { record, copy: None };
+        let mut update = Update::new(self.ground(set), key.clone(), own, &found, wish);
+        let (outcome, replies) = self.run(set, &mut update).await;
+        match outcome {
+            Outcome::Written(_) => {
+                self.spread_certificate(set, key.clone(), update, replies);
+                Ok(())
+            }
+            Outcome::Nothing | Outcome::Refused(_) => Ok(()),
+            Outcome::Busy => Err(Error::Busy),
+            Outcome::Ended(ended) => Err(self.error_of(set, ended, "take new versions")),
+        }
+    }
+
+    /// Has the slot decided for `operation` although its payload is gone, if that may have been chosen.
+    pub(super) async fn decide_without_payload(
+        &self,
+        set: SetIndex,
+        key: &Key,
+        slot: Slot,
+        base: Option<Certificate>,
+        operation: OperationId,
+    ) -> Result<()> {
+        let proposal = Proposal::new(self.ground(set), key.clone(), slot, base, None, false);
+        let mut proposal = proposal.despite_loss(operation);
+        let (outcome, _) = self.run(set, &mut proposal).await;
+        match outcome {
+            Ok(()) => {
+                let certificate = proposal.certificate().expect("it is decided");
+                self.certify(set, key, certificate, false).await;
+                Ok(())
+            }
+            Err(Ended::Passed(..) | Ended::Nothing) => Err(Error::Busy),
+            Err(ended) => Err(self.error_of(set, ended, "decide a lost version")),
+        }
+    }
+
+    /// The operation that was decided in `slot`, which follows `base`; `None` if no drive says so any
+    /// more.
+    pub(super) async fn winner(
+        &self,
+        set: SetIndex,
+        key: &Key,
+        slot: Slot,
+        base: Option<Certificate>,
+    ) -> Result<Option<OperationId>> {
+        let mut proposal = Proposal::new(self.ground(set), key.clone(), slot, base, None, false);
+        let (outcome, _) = self.run(set, &mut proposal).await;
+        match outcome {
+            Ok(()) => {
+                let certificate = proposal.certificate().expect("it is decided");
+                self.certify_in_background(set, key.clone(), certificate);
+                Ok(Some(certificate.operation))
+            }
+            Err(Ended::Passed(at, record)) => Ok((at == slot).then(|| record.operation())),
+            Err(Ended::Nothing) => Err(Error::Busy),
+            Err(ended) => Err(self.error_of(set, ended, "tell of a version")),
+        }
     }
 
     /// Runs a machine to its outcome. What its last sending still yields comes along.
@@ -433,7 +535,7 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
         }
     }
 
-    fn voting_mask(&self, set: SetIndex) -> u16 {
+    pub(super) fn voting_mask(&self, set: SetIndex) -> u16 {
         self.voting_drives(set).into_iter().fold(0, |mask, drive| mask | 1 << drive.0)
     }
 

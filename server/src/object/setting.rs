@@ -12,6 +12,7 @@ use super::api::{Body, Condition, Span, StorageClass};
 use super::bucket::SYSTEM_SET;
 use super::error::Result;
 use super::list::Range;
+use super::lost::refuse_lost;
 use super::register::Write;
 use super::stage;
 use super::store::{Place, Store};
@@ -22,6 +23,7 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
         let place = setting_place();
         let read = self.read_head(place.set, &key, place.first_drive, true).await?;
         let Some(record) = read.live() else { return Ok(None) };
+        refuse_lost(place.set, record)?;
         let span = Span { start: 0, end: record.size() };
         let mut body = self.body(record, read.copy.clone(), span).await?;
         let mut value = BytesMut::new();

@@ -34,18 +34,31 @@ pub enum Settled {
 impl<M: Mailbox, R: Runtime> Store<M, R> {
     /// Settles one key as far as the drives that answer allow.
     pub async fn settle_key(&self, set: SetIndex, key: &Key) -> Result<Settled> {
-        let head = self.decide_head(set, key).await?;
+        let head = match self.decide_head(set, key).await {
+            Err(Error::Unreadable { .. }) if self.consider_loss(set, key).await? => {
+                self.decide_head(set, key).await?
+            }
+            head => head?,
+        };
         let digests = self.digests(set, key).await;
         self.end_vain_proposals(set, key, head.as_ref(), &digests).await?;
         let Some((slot, record)) = head else { return Ok(Settled::Absent) };
         let drives = self.mailbox().drive_count(set);
         let taught = self.teach(set, key, slot, &record, &digests).await;
-        let complete = self.complete_shards(set, key, &record, &taught).await?;
+        let complete = match self.complete_shards(set, key, &record, &taught).await {
+            // A manifest that cannot be read may be lost, too.
+            Err(Error::Unreadable { .. }) => Vec::new(),
+            complete => complete?,
+        };
         let everywhere = complete.len() == drives;
         if everywhere {
             let certificate = Certificate { slot, operation: record.operation() };
             self.certify(set, key, certificate, true).await;
             return Ok(Settled::Fully);
+        }
+        // What could not be completed although every drive answers may be lost.
+        if taught.len() == drives && self.consider_loss(set, key).await? {
+            return Box::pin(self.settle_key(set, key)).await;
         }
         Ok(Settled::OnLiveDrives)
     }
@@ -161,10 +174,10 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
     }
 
     /// The payloads that `record` asks of drives: its own, and those that its manifest lists.
-    async fn payloads_of(&self, record: &Record) -> Result<Vec<Layout>> {
+    pub(super) async fn payloads_of(&self, record: &Record) -> Result<Vec<Layout>> {
         let mut payloads: Vec<Layout> = match record.kind() {
             Kind::Data => record.payloads().collect(),
-            Kind::Tombstone | Kind::Relocated => Vec::new(),
+            Kind::Tombstone | Kind::Relocated | Kind::Lost => Vec::new(),
         };
         if record.kind() == Kind::Data && record.form() == PayloadForm::Manifest {
             payloads.extend(self.manifest(&record.payload(0)).await?);
@@ -229,15 +242,15 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
         }
     }
 
-    /// Frees a payload that was staged on `drive` by an operation that nobody works on any more, unless
-    /// it turns out to be decided. Answers whether the drive is rid of it. Should its writer be at it
+    /// Frees a payload that was staged on `drives` by an operation that nobody works on any more, unless
+    /// it turns out to be decided. Returns how many drives are rid of it. Should its writer be at it
     /// after all, that costs a PUT its acknowledgement, which asks for the shards again.
     pub async fn free_orphan(
         &self,
         set: SetIndex,
-        drive: DriveIndex,
+        drives: &[DriveIndex],
         orphan: &Orphan,
-    ) -> Result<bool> {
+    ) -> Result<usize> {
         self.settle_key(set, &orphan.key).await?;
         let head = self.decide_head(set, &orphan.key).await?;
         let is_needed = |record: &Record| {
@@ -245,11 +258,15 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
                 || record.payloads().any(|layout| layout.payload == orphan.payload)
         };
         if head.is_some_and(|(_, record)| is_needed(&record)) {
-            return Ok(false);
+            return Ok(0);
         }
-        let request = Request::Discard { payload: orphan.payload };
-        let mut replies = self.mailbox().send(set, vec![(drive, request)]);
-        Ok(matches!(replies.next().await, Some((_, Reply::Done))))
+        let discard = |&drive| (drive, Request::Discard { payload: orphan.payload });
+        let mut replies = self.mailbox().send(set, drives.iter().map(discard).collect());
+        let mut freed = 0;
+        while let Some((_, reply)) = replies.next().await {
+            freed += usize::from(matches!(reply, Reply::Done));
+        }
+        Ok(freed)
     }
 }
 

@@ -14,6 +14,7 @@ use super::api::StorageClass;
 use super::error::{Error, Result};
 use super::hashing::Hashing;
 use super::layout::Spread;
+use super::lost::Missed;
 use crate::placement;
 
 const BUCKETS_REMEMBERED_MAX: usize = 10_000;
@@ -61,6 +62,7 @@ struct Core<M, R> {
     /// order.
     buckets: RefCell<AHashMap<String, Incarnation>>,
     degraded_reads: Cell<u64>,
+    missed: RefCell<Missed>,
     hashing: Hashing,
 }
 
@@ -98,6 +100,7 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
             silent: RefCell::new(vec![0; sets]),
             buckets: RefCell::default(),
             degraded_reads: Cell::new(0),
+            missed: RefCell::default(),
             hashing: Hashing::default(),
         };
         Self { core: Rc::new(core) }
@@ -242,6 +245,10 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
     pub(super) fn report_wrong_shard(&self, set: SetIndex, drive: DriveIndex, payload: PayloadId) {
         tracing::warn!(set = set.0, drive = drive.0, %payload, "shard is wrong; repair will rebuild it");
         drop(self.core.mailbox.send(set, vec![(drive, Request::DropShard { payload })]));
+    }
+
+    pub(super) fn missed(&self) -> &RefCell<Missed> {
+        &self.core.missed
     }
 
     pub(super) fn count_degraded_read(&self) {

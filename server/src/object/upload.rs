@@ -5,8 +5,9 @@
 //! first bytes tell when the upload began: keys of uploads are in order of name, then of time.
 
 use basalt_engine::record::Record;
+use basalt_engine::request::Certificate;
 use basalt_engine::seam::Runtime;
-use basalt_engine::units::{Incarnation, Key, Keyspace, Slot};
+use basalt_engine::units::{Incarnation, Key, Keyspace, OperationId, Slot};
 use basalt_net::mailbox::Mailbox;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
@@ -32,33 +33,35 @@ pub(super) struct Upload {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum State {
     Open,
-    /// The object's record, decided or about to be, and the head slot that it was to follow:
-    /// completing again proposes the very same record, and only if that is still the head. If it
-    /// is not, either the record was decided and then overwritten, or another write overlapped
-    /// with the completion and counts as the later one.
-    Completing(Record, Slot),
+    /// The object's record, decided or about to be, and the head that it follows. It may stand in the
+    /// slot after that and in no other, so whoever completes again proposes the very same there, or
+    /// learns who won it. If that is another, a new record takes its place here first.
+    Completing(Record, Option<Certificate>),
     Completed(Record),
 }
 
 impl Upload {
     /// State (u8), class (u8), algorithm (u8, 0: none), composite (u8), record length (u32), base
-    /// slot (generation u32, sequence u32; 0.0: the key was absent), then the record, or the
-    /// attributes while there is none.
+    /// (slot: generation u32, sequence u32, 0.0: the key was absent; operation u128), then the
+    /// record, or the attributes while there is none.
     pub(super) fn encode(&self) -> Bytes {
         let mut out = BytesMut::new();
         let (state, record, base) = match &self.state {
-            State::Open => (1, None, Slot::default()),
+            State::Open => (1, None, None),
             State::Completing(record, base) => (2, Some(record), *base),
-            State::Completed(record) => (3, Some(record), Slot::default()),
+            State::Completed(record) => (3, Some(record), None),
         };
+        let none = Certificate { slot: Slot::default(), operation: OperationId(0) };
+        let base = base.unwrap_or(none);
         let record: &[u8] = record.map_or(&[], |record| record.bytes());
         out.put_u8(state);
         out.put_u8(self.class as u8);
         out.put_u8(self.checksum.map_or(0, |checksum| checksum.algorithm as u8));
         out.put_u8(u8::from(self.checksum.is_some_and(|checksum| checksum.composite)));
         out.put_u32_le(u32::try_from(record.len()).expect("records are short"));
-        out.put_u32_le(base.generation);
-        out.put_u32_le(base.sequence);
+        out.put_u32_le(base.slot.generation);
+        out.put_u32_le(base.slot.sequence);
+        out.put_u128_le(base.operation.0);
         out.put_slice(record);
         if self.state == State::Open {
             out.put_slice(&self.attributes);
@@ -68,7 +71,7 @@ impl Upload {
 
     pub(super) fn of(record: &Record) -> Option<Self> {
         let mut bytes = record.metadata();
-        if bytes.remaining() < 16 {
+        if bytes.remaining() < 32 {
             return None;
         }
         let state = bytes.get_u8();
@@ -80,7 +83,9 @@ impl Upload {
             .find(|algorithm| *algorithm as u8 == number)
             .map(|algorithm| UploadChecksum { algorithm, composite });
         let length = bytes.get_u32_le() as usize;
-        let base = Slot { generation: bytes.get_u32_le(), sequence: bytes.get_u32_le() };
+        let slot = Slot { generation: bytes.get_u32_le(), sequence: bytes.get_u32_le() };
+        let base = Certificate { slot, operation: OperationId(bytes.get_u128_le()) };
+        let base = Some(base).filter(|base| base.slot != Slot::default());
         if bytes.remaining() < length {
             return None;
         }

@@ -150,7 +150,9 @@ impl From<object::Error> for Failure {
             E::ClaimFailed { .. } => with_text(Code::InvalidRequest),
             E::PreconditionFailed => with_text(Code::PreconditionFailed),
             E::Conflict => with_text(Code::ConditionalRequestConflict),
-            E::Unavailable { .. } | E::Unreadable { .. } => with_text(Code::ServiceUnavailable),
+            E::Unavailable { .. } | E::Unreadable { .. } | E::Lost { .. } => {
+                with_text(Code::ServiceUnavailable)
+            }
             E::Full { .. } => with_text(Code::StorageFull),
             E::Unknown { .. } => Failure::new(
                 Code::ServiceUnavailable,
@@ -190,7 +192,7 @@ fn sentence(phrase: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use basalt_engine::units::SetIndex;
+    use basalt_engine::units::{SetIndex, VersionId};
 
     use super::*;
 
@@ -222,6 +224,7 @@ mod tests {
             (E::Full { set }, 507, "XMinioStorageFull"),
             (E::Unknown { set }, 503, "ServiceUnavailable"),
             (E::Unreadable { set, short_by: 1 }, 503, "ServiceUnavailable"),
+            (E::Lost { set, version: VersionId(1) }, 503, "ServiceUnavailable"),
             (E::Busy, 503, "SlowDown"),
             (E::Body(SourceError::Incomplete), 400, "IncompleteBody"),
             (E::Body(SourceError::BadDigest { algorithm: "MD5" }), 400, "BadDigest"),

@@ -179,7 +179,7 @@ fn upkeep(world: &World, key: &str) {
         store.settle_key(set, &key).await.expect("every drive answers");
         for drive in (0..4).map(DriveIndex) {
             for orphan in store.orphans(set, drive).await.expect("it answers") {
-                store.free_orphan(set, drive, &orphan).await.expect("it answers");
+                store.free_orphan(set, &[drive], &orphan).await.expect("it answers");
             }
         }
     });

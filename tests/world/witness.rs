@@ -1,0 +1,78 @@
+//! The payload rule, seen from outside (I7): whenever a write is answered with success, enough shards of
+//! each of its payloads are durable, as drives said and as was true when they said it.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+
+use basalt_engine::record::{Layout, Record};
+use basalt_engine::request::{Reply, Request};
+use basalt_engine::units::{DriveIndex, PayloadId, VersionId};
+use basalt_net::quorum::shards_to_acknowledge_degraded;
+
+use super::mailbox::SimHost;
+
+#[derive(Default)]
+pub struct Witness {
+    versions: RefCell<BTreeMap<VersionId, Record>>,
+    /// The drives that said that they hold their shard, one bit each.
+    holders: RefCell<BTreeMap<PayloadId, u16>>,
+}
+
+/// A record on its way to a drive.
+pub struct Asked(DriveIndex, Record);
+
+impl Witness {
+    pub fn asks(&self, drive: DriveIndex, request: &Request) -> Option<Asked> {
+        let (Request::Accept { record, .. } | Request::Learn { record, .. }) = request else {
+            return None;
+        };
+        self.versions.borrow_mut().insert(record.version(), record.clone());
+        Some(Asked(drive, record.clone()))
+    }
+
+    /// The drive has answered this very moment: what it says must be so, unless the record was
+    /// superseded there meanwhile. Answers whether the drive holds all that it is asked for.
+    pub fn answered(&self, host: &SimHost, asked: &Asked, reply: &Reply) -> bool {
+        let Asked(drive, record) = asked;
+        if !matches!(reply, Reply::Accepted { has_shards: true }) {
+            return false;
+        }
+        let open = host.drive().expect("a drive that answers is open");
+        for layout in of_drive(record, *drive) {
+            let payload = layout.payload;
+            let is_true = open.holds_durably(payload) || !open.names(payload);
+            assert!(is_true, "I7: {drive:?} says that it has {payload}");
+        }
+        true
+    }
+
+    /// The answer has arrived.
+    pub fn told(&self, asked: &Asked, holds: bool) {
+        let Asked(drive, record) = asked;
+        if holds {
+            let mut holders = self.holders.borrow_mut();
+            for layout in of_drive(record, *drive) {
+                *holders.entry(layout.payload).or_default() |= 1 << drive.0;
+            }
+        }
+    }
+
+    /// A write of `version` is answered with success.
+    pub fn acknowledged(&self, version: VersionId) {
+        let versions = self.versions.borrow();
+        let record = versions.get(&version).expect("what is acknowledged was proposed");
+        for layout in record.payloads() {
+            let holders = self.holders.borrow().get(&layout.payload).copied().unwrap_or(0);
+            let durable = holders.count_ones() as usize;
+            let needed = shards_to_acknowledge_degraded(layout.data_shards, layout.parity_shards);
+            assert!(
+                durable >= needed,
+                "I7: version {version} is acknowledged with {durable} durable shards of {layout:?}"
+            );
+        }
+    }
+}
+
+fn of_drive(record: &Record, drive: DriveIndex) -> impl Iterator<Item = Layout> + '_ {
+    record.payloads().filter(move |layout| layout.shard_of(drive.0).is_some())
+}
