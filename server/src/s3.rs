@@ -89,7 +89,7 @@ pub enum Health {
 
 /// The answer to a health question.
 #[derive(Clone, Debug, Default)]
-pub struct Condition {
+pub struct HealthAnswer {
     pub is_good: bool,
     /// What monitoring reads, by header.
     pub headers: Vec<(&'static str, String)>,
@@ -108,7 +108,7 @@ struct Inner<M: Mailbox, R: Runtime> {
     patience: Patience,
     domains: Domains,
     origins: Origins,
-    health: Box<dyn Fn(Health) -> Condition>,
+    health: Box<dyn Fn(Health) -> HealthAnswer>,
     metrics: Box<dyn Fn() -> Option<String>>,
 }
 
@@ -124,7 +124,7 @@ impl<M: Mailbox, R: Runtime> Server<M, R> {
         store: Store<M, R>,
         runtime: R,
         settings: Settings,
-        health: impl Fn(Health) -> Condition + 'static,
+        health: impl Fn(Health) -> HealthAnswer + 'static,
         metrics: impl Fn() -> Option<String> + 'static,
     ) -> Self {
         let inner = Inner {

@@ -13,7 +13,7 @@ use basalt_net::mailbox::Mailbox;
 use basalt_net::quorum::Quorums;
 
 use crate::object::Store;
-use crate::s3::{Condition, Health};
+use crate::s3::{Health, HealthAnswer};
 
 const REFRESH: Duration = Duration::from_secs(1);
 
@@ -53,9 +53,9 @@ impl Overview {
         overview
     }
 
-    pub(super) fn health(&self, question: Health) -> Condition {
+    pub(super) fn health(&self, question: Health) -> HealthAnswer {
         let is_good = self.is_good(question);
-        Condition { is_good, headers: self.headers(question, is_good) }
+        HealthAnswer { is_good, headers: self.headers(question, is_good) }
     }
 
     fn headers(&self, question: Health, is_good: bool) -> Vec<(&'static str, String)> {

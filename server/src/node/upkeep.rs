@@ -25,6 +25,8 @@ const IN_FLIGHT: usize = 8;
 /// Between two looks for orphans, and how long one of this life has to be there to count as one.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(20);
 const ORPHAN_AGE: Duration = Duration::from_secs(60);
+/// Uploads are swept so soon after a start, however long the interval: servers are restarted.
+const FIRST_UPLOAD_SWEEP: Duration = Duration::from_secs(300);
 /// A shard of which nothing came for this long is not being written any more; even a slow client has
 /// filled a window by then.
 const STAGING_IDLE_MAX: Duration = Duration::from_secs(3600);
@@ -116,8 +118,8 @@ pub async fn sweep_uploads_forever<M: Mailbox, R: Runtime>(
     set: SetIndex,
     rest: UploadRest,
 ) {
+    store.runtime().clone().sleep(rest.interval.min(FIRST_UPLOAD_SWEEP)).await;
     loop {
-        store.runtime().clone().sleep(rest.interval).await;
         match store.sweep_uploads(set, rest.age).await {
             Ok(swept) if swept.is_nothing() => {}
             Ok(swept) => tracing::info!(
@@ -130,6 +132,7 @@ pub async fn sweep_uploads_forever<M: Mailbox, R: Runtime>(
             ),
             Err(error) => tracing::warn!(set = set.0, %error, "uploads were not swept"),
         }
+        store.runtime().clone().sleep(rest.interval).await;
     }
 }
 

@@ -17,7 +17,8 @@ use futures_util::future::join_all;
 use md5::{Digest, Md5};
 
 use super::api::{
-    Checksum, Claims, Condition, NewUpload, PartName, Source, StorageClass, UploadInfo, Written,
+    Checksum, Claims, Condition, NewUpload, PartName, Source, StorageClass, UploadChecksum,
+    UploadInfo, Written,
 };
 use super::error::{Error, Result, SourceError};
 use super::list::Range;
@@ -305,16 +306,11 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
             md5.update(part.record.etag().md5);
             size += part.record.size();
         }
-        let checksums: Vec<Checksum> = upload
-            .checksum
-            .and_then(|kind| {
-                let parts: Vec<(u64, Vec<Checksum>)> =
-                    parts.iter().map(|part| (part.record.size(), part.checksums())).collect();
-                checksums::of_parts(kind, &parts)
-            })
-            .into_iter()
-            .collect();
-        check_claims(claims, upload, &checksums, size)?;
+        let kept: Vec<(u64, Vec<Checksum>)> =
+            parts.iter().map(|part| (part.record.size(), part.checksums())).collect();
+        let of_parts = |kind| checksums::of_parts(kind, &kept);
+        let checksums: Vec<Checksum> = upload.checksum.and_then(of_parts).into_iter().collect();
+        check_claims(claims, upload, size, of_parts)?;
         let table = parts::encode(&table_of(parts, upload));
         let mut payloads = Vec::new();
         for part in parts {
@@ -420,18 +416,27 @@ fn table_of(parts: &[Part], upload: &Upload) -> Vec<PartEntry> {
     parts.iter().map(entry).collect()
 }
 
-fn check_claims(claims: &Claims, upload: &Upload, checksums: &[Checksum], size: u64) -> Result<()> {
+/// `of_parts` makes checksums of the whole from those of the parts, where all of them have one.
+fn check_claims(
+    claims: &Claims,
+    upload: &Upload,
+    size: u64,
+    of_parts: impl Fn(UploadChecksum) -> Option<Checksum>,
+) -> Result<()> {
     if claims.size.is_some_and(|stated| stated != size) {
         return Err(Error::ClaimFailed { what: "size" });
     }
-    let composite = upload.checksum.map(|checksum| checksum.composite);
-    if claims.composite.is_some() && claims.composite != composite {
+    if let (Some(kind), Some(composite)) = (upload.checksum, claims.composite)
+        && kind.composite != composite
+    {
         return Err(Error::ClaimFailed { what: "checksum type" });
     }
     for said in &claims.checksums {
-        let ours = checksums.iter().find(|ours| ours.algorithm == said.algorithm);
-        if ours.is_some_and(|ours| ours.value != said.value) {
-            return Err(SourceError::BadDigest { algorithm: said.algorithm.name() }.into());
+        let algorithm = said.algorithm;
+        let kind = upload.checksum.filter(|kind| kind.algorithm == algorithm);
+        let kind = kind.unwrap_or(UploadChecksum { algorithm, composite: said.composite });
+        if of_parts(kind).is_some_and(|ours| ours.value != said.value) {
+            return Err(SourceError::BadDigest { algorithm: algorithm.name() }.into());
         }
     }
     Ok(())

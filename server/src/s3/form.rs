@@ -19,6 +19,8 @@ use crate::object::error::SourceError;
 /// All fields before the file, with their heads, in bytes.
 const FIELDS_BYTES_MAX: usize = 64 << 10;
 const FIELDS_MAX: usize = 128;
+/// The fields are looked at anew each time that so many bytes more of them arrived.
+const LOOK_BYTES: usize = 4 << 10;
 /// From here on a form is not taken whole.
 const WHOLE_BYTES_MAX: u64 = 4 << 20;
 /// RFC 2046 allows as many characters.
@@ -38,7 +40,7 @@ impl Form {
     }
 }
 
-/// The bytes of the file, as a body of its own.
+/// The bytes of the file, as a body of its own. Its size is known once [`File::begin`] was called.
 pub(super) struct File<'a, B> {
     incoming: &'a mut B,
     /// What stands behind the file: the boundary's delimiter, with the two dashes and the line end
@@ -47,6 +49,8 @@ pub(super) struct File<'a, B> {
     delimiter_bytes: usize,
     /// What arrived and was not given out.
     pending: BytesMut,
+    /// Bytes from the file's first to the request's last.
+    rest: u64,
     size: u64,
     given: u64,
     state: State,
@@ -92,20 +96,26 @@ pub(super) async fn read<'a, B: Body<Data = Bytes> + Unpin, R: Runtime>(
 ) -> Result<(Form, File<'a, B>), Failure> {
     let mut arrived = BytesMut::new();
     let mut taken = 0u64;
+    let mut look_at = LOOK_BYTES;
     let (form, file_at) = loop {
+        let arrival = next(incoming, watch).await?;
+        if let Some(bytes) = &arrival {
+            taken += bytes.len() as u64;
+            arrived.extend_from_slice(bytes);
+        }
+        if arrival.is_some() && arrived.len() < look_at {
+            continue;
+        }
+        look_at = arrived.len() + LOOK_BYTES;
         if let Some(found) = parse(&arrived, boundary)? {
             break found;
+        }
+        if arrival.is_none() {
+            return Err(malformed("The form has no field named file."));
         }
         if arrived.len() > FIELDS_BYTES_MAX {
             let text = "The fields before the file are too long.";
             return Err(Failure::new(Code::FormTooLong, text));
-        }
-        match next(incoming, watch).await? {
-            Some(bytes) => {
-                taken += bytes.len() as u64;
-                arrived.extend_from_slice(&bytes);
-            }
-            None => return Err(malformed("The form has no field named file.")),
         }
     };
     if file_at > FIELDS_BYTES_MAX {
@@ -114,20 +124,16 @@ pub(super) async fn read<'a, B: Body<Data = Bytes> + Unpin, R: Runtime>(
     let pending = arrived.split_off(file_at);
     let rest = (length.saturating_sub(taken)).saturating_add(pending.len() as u64);
     let closing = format!("\r\n--{boundary}--\r\n").into_bytes();
-    let mut file = File {
+    let file = File {
         incoming,
         delimiter_bytes: closing.len() - 4,
         closing,
         pending,
+        rest,
         size: 0,
         given: 0,
         state: State::Arriving,
     };
-    if rest <= WHOLE_BYTES_MAX {
-        file.take_whole(watch).await?;
-    } else {
-        file.size = rest - file.closing.len() as u64;
-    }
     Ok((form, file))
 }
 
@@ -250,6 +256,15 @@ fn value(text: &str) -> Option<(String, &str)> {
 }
 
 impl<B: Body<Data = Bytes> + Unpin> File<'_, B> {
+    /// Learns the size: takes the rest of a short form. For those who may upload only.
+    pub(super) async fn begin<R: Runtime>(&mut self, watch: &Watch<R>) -> Result<(), Failure> {
+        if self.rest <= WHOLE_BYTES_MAX {
+            return self.take_whole(watch).await;
+        }
+        self.size = self.rest - self.closing.len() as u64;
+        Ok(())
+    }
+
     pub(super) fn size(&self) -> u64 {
         self.size
     }
@@ -364,6 +379,7 @@ mod tests {
             let (form, mut file) = read(&mut frames, &watch, "B", body.len() as u64)
                 .await
                 .map_err(|failure| failure.code)?;
+            file.begin(&watch).await.map_err(|failure| failure.code)?;
             let mut bytes = Vec::new();
             loop {
                 let frame = std::future::poll_fn(|task| Pin::new(&mut file).poll_frame(task));

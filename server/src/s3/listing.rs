@@ -10,7 +10,7 @@ use super::answer::{self, Answer};
 use super::auth::{Authorized, parse_decimal};
 use super::bucket::owner;
 use super::error::{Code, Failure};
-use super::request::Request;
+use super::request::{Request, check_key};
 use super::target::encode_into;
 use super::xml::Writer;
 use super::{Server, attributes, checksum, date};
@@ -69,6 +69,10 @@ impl<M: Mailbox, R: Runtime> Server<M, R> {
 
     async fn list(&self, page: Page<'_>) -> Result<Answer<M, R>, Failure> {
         let after = page.after()?;
+        check_key(page.prefix.as_bytes())?;
+        if let Some(ListFrom::Key(from) | ListFrom::Prefix(from)) = &after {
+            check_key(from)?;
+        }
         let listing = if page.limit == 0 {
             self.store().bucket(page.request.bucket()).await?;
             Listing::default()

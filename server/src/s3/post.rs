@@ -58,8 +58,9 @@ impl<M: Mailbox, R: Runtime> Server<M, R> {
         let (authenticated, policy) = self.inner.gate.authenticate_form(&form)?;
         let key = key_of(&form)?;
         policy.check(&fields_as_used(&form, bucket, &key)?, now_ms)?;
-        policy.check_length(file.size())?;
         let authorized = authenticated.authorize(&Operation::PutObject);
+        file.begin(watch).await?;
+        policy.check_length(file.size())?;
 
         let headers = headers_of(&form, file.size())?;
         refuse_headers(&headers)?;

@@ -187,14 +187,14 @@ impl<M: Mailbox, R: Runtime> Server<M, R> {
     }
 
     fn health(&self, health: Health) -> Answer<M, R> {
-        let condition = (self.inner.health)(health);
-        let mut answer = answer::empty(match (condition.is_good, health) {
+        let told = (self.inner.health)(health);
+        let mut answer = answer::empty(match (told.is_good, health) {
             (true, _) => StatusCode::OK,
             (false, Health::ClusterWithoutNode) => StatusCode::PRECONDITION_FAILED,
             (false, _) => StatusCode::SERVICE_UNAVAILABLE,
         });
         answer::set(&mut answer, CONTENT_TYPE, "text/plain");
-        for (name, value) in condition.headers {
+        for (name, value) in told.headers {
             answer::set(&mut answer, HeaderName::from_static(name), &value);
         }
         answer

@@ -83,7 +83,7 @@ impl<M: Mailbox, R: Runtime> Server<M, R> {
         let expected = Expected::new(authorized, &request.headers, Checksums::Body)?;
         let tags = parse(&RequestBody::new(body, watch, expected).document().await?)?;
         check(&tags, BUCKET_TAGS_MAX)?;
-        let kept = Some(Bytes::from(document(&tags)));
+        let kept = (!tags.is_empty()).then(|| Bytes::from(document(&tags)));
         self.store().set_bucket_setting(request.bucket(), BUCKET_TAGS, kept).await?;
         Ok(answer::empty(StatusCode::NO_CONTENT))
     }

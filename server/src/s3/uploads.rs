@@ -10,7 +10,7 @@ use super::bucket::owner;
 use super::error::{Code, Failure};
 use super::listing::{Shown, limit};
 use super::multipart::upload_id;
-use super::request::{OWNER_ID, OWNER_NAME, Request};
+use super::request::{OWNER_ID, OWNER_NAME, Request, check_key};
 use super::xml::Writer;
 use super::{Server, attributes, checksum, date};
 use crate::object::{
@@ -80,6 +80,9 @@ struct UploadsPage<'a> {
 impl<'a> UploadsPage<'a> {
     fn of(request: &'a Request) -> Result<Self, Failure> {
         let query = &request.target.query;
+        for name in ["prefix", "key-marker"] {
+            check_key(query.get(name).unwrap_or_default().as_bytes())?;
+        }
         Ok(Self {
             request,
             prefix: query.get("prefix").unwrap_or_default(),

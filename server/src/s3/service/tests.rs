@@ -376,6 +376,16 @@ fn heads_beyond_s3s_limits_are_refused_in_its_words() {
     let key = "%C3%A9".repeat(512);
     assert_eq!(world.ask("PUT", &format!("/bucket/{key}"), &[], b"x").status, 200);
     refused(&world.ask("PUT", &format!("/bucket/{key}k"), &[], b"x"), 400, "KeyTooLongError");
+    // No key begins with what is longer than any.
+    let prefix = "p".repeat(1025);
+    for query in
+        ["prefix", "marker", "list-type=2&start-after", "uploads&prefix", "uploads&key-marker"]
+    {
+        let list = world.ask("GET", &format!("/bucket?{query}={prefix}"), &[], b"");
+        refused(&list, 400, "KeyTooLongError");
+        let list = world.ask("GET", &format!("/bucket?{query}={}", &prefix[1..]), &[], b"");
+        assert_eq!(list.status, 200, "{query}");
+    }
     // The most metadata and tags that there can be fit.
     let metadata = "m".repeat(2000);
     let tags: Vec<String> =

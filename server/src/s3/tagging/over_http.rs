@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use basalt_engine::units::{DriveIndex, Key, Keyspace, SetIndex};
+
 use crate::s3::testing::world::{World, bytes, etag, refused, world};
 
 fn document(tags: &[(&str, &str)]) -> Vec<u8> {
@@ -156,9 +158,63 @@ fn buckets_have_tags_of_their_own() {
     assert_eq!(world.ask("DELETE", "/bucket?tagging", &[], b"").status, 204);
     assert_eq!(world.ask("DELETE", "/bucket?tagging", &[], b"").status, 204);
     refused(&world.ask("GET", "/bucket?tagging", &[], b""), 404, "NoSuchTagSet");
+    assert_eq!(world.ask("PUT", "/bucket?tagging", &[], &few).status, 204);
+    assert_eq!(world.ask("PUT", "/bucket?tagging", &[], &document(&[])).status, 204);
+    refused(&world.ask("GET", "/bucket?tagging", &[], b""), 404, "NoSuchTagSet");
     // A bucket of the same name has none of its predecessor's.
     assert_eq!(world.ask("PUT", "/bucket?tagging", &[], &few).status, 204);
     assert_eq!(world.ask("DELETE", "/bucket", &[], b"").status, 204);
     assert_eq!(world.ask("PUT", "/bucket", &[], b"").status, 200);
     refused(&world.ask("GET", "/bucket?tagging", &[], b""), 404, "NoSuchTagSet");
+}
+
+/// Does what the owner of a set does in the background: settles the key, then frees what no record
+/// names.
+fn upkeep(world: &World, key: &str) {
+    let (store, key) = (world.store.clone(), key.to_owned());
+    world.simulation.block_on(&world.runtime, async move {
+        let set = SetIndex(0);
+        let bucket = store.bucket("bucket").await.expect("it is there");
+        let key = Key::new(Keyspace::Objects, bucket.incarnation, key.as_bytes());
+        store.settle_key(set, &key).await.expect("every drive answers");
+        for drive in (0..4).map(DriveIndex) {
+            for orphan in store.orphans(set, drive).await.expect("it answers") {
+                store.free_orphan(set, &[drive], &orphan).await.expect("it answers");
+            }
+        }
+    });
+}
+
+#[test]
+fn a_drive_that_missed_something_is_caught_up_and_frees_nothing_that_is_needed() {
+    let world = world();
+    for length in [5000, 100_000, 3_000_000] {
+        for (misses_put, misses_tags) in [(true, false), (false, true), (true, true)] {
+            let key = format!("{length}-{misses_put}-{misses_tags}");
+            let (target, data) = (format!("/bucket/{key}"), bytes(length));
+            let with_loss = |misses: bool, ask: &dyn Fn() -> u16| {
+                if misses {
+                    world.lose(1);
+                }
+                assert_eq!(ask(), 200, "{key}");
+                world.simulation.run_for(Duration::from_secs(10));
+                world.recover();
+            };
+            with_loss(misses_put, &|| world.ask("PUT", &target, &[], &data).status);
+            let tags = document(&[("a", "1")]);
+            let tagging = format!("{target}?tagging");
+            with_loss(misses_tags, &|| world.ask("PUT", &tagging, &[], &tags).status);
+            for _ in 0..2 {
+                upkeep(&world, &key);
+                world.simulation.run_for(Duration::from_secs(10));
+            }
+            // The one that missed something is needed now.
+            world.lose(0);
+            world.lose(2);
+            let get = world.ask("GET", &target, &[], b"");
+            assert!(get.body == data, "{key}");
+            assert_eq!(get.header("x-amz-tagging-count"), "1", "{key}");
+            world.recover();
+        }
+    }
 }

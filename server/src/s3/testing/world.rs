@@ -19,7 +19,7 @@ use md5::{Digest, Md5};
 use super::{ACCESS, NOW_MS, Pipe, SECRET, TestRequest};
 use crate::object::{Algorithm, ClassParity, Deployment, Store};
 use crate::s3::checksum::Hasher;
-use crate::s3::{Condition, Credentials, Domains, Health, Origins, Patience, Server, Settings};
+use crate::s3::{Credentials, Domains, Health, HealthAnswer, Origins, Patience, Server, Settings};
 
 const DRIVES: u8 = 4;
 const DEPLOYMENT: DeploymentId = DeploymentId(7);
@@ -130,7 +130,7 @@ impl World {
             domains: Domains::parse("s3.test").expect("a domain"),
             origins: Origins::parse("https://*.example"),
         };
-        let healthy = |health| Condition {
+        let healthy = |health| HealthAnswer {
             is_good: !matches!(health, Health::Cluster | Health::ClusterWithoutNode),
             headers: vec![("x-minio-write-quorum", "3".to_owned())],
         };
@@ -141,6 +141,11 @@ impl World {
     /// Switches a drive off.
     pub(crate) fn lose(&self, drive: u8) {
         self.mailbox.off.borrow_mut().push(DriveIndex(drive));
+    }
+
+    /// Switches all drives on.
+    pub(crate) fn recover(&self) {
+        self.mailbox.off.borrow_mut().clear();
     }
 
     pub(crate) fn connect(&self) -> Pipe {
@@ -192,15 +197,44 @@ impl World {
         headers: &[(&str, &str)],
         body: &[u8],
     ) -> Response {
-        let hash = super::sha256_hex(body);
-        let (path, query) = target.split_once('?').unwrap_or((target, ""));
-        let mut request = TestRequest::new(method, path, &hash);
-        request.query = query.to_owned();
-        for (name, value) in headers {
-            request = request.with(name, value);
-        }
-        self.send(&request.sign(), body)
+        self.send(&signed(method, target, headers, body), body)
     }
+
+    /// The answer to a request during which so many drives are lost that nothing can be written
+    /// any more, this long after it was sent. The drives come back afterwards.
+    pub(crate) fn ask_and_lose(
+        &self,
+        method: &'static str,
+        target: &str,
+        body: &[u8],
+        after: Duration,
+    ) -> Response {
+        let pipe = self.connect();
+        pipe.send(&signed(method, target, &[], body).wire(body));
+        self.simulation.run_for(after);
+        self.lose(0);
+        self.lose(1);
+        let answer = self.answer(&pipe, false);
+        self.recover();
+        pipe.close();
+        answer
+    }
+}
+
+fn signed(
+    method: &'static str,
+    target: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> TestRequest {
+    let hash = super::sha256_hex(body);
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    let mut request = TestRequest::new(method, path, &hash);
+    request.query = query.to_owned();
+    for (name, value) in headers {
+        request = request.with(name, value);
+    }
+    request.sign()
 }
 
 async fn form(runtime: &SimRuntime, disk: &SimDisk, position: u8, map: &SetMap) -> TestDrive {

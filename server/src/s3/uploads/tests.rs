@@ -33,14 +33,18 @@ fn complete_with(
     parts: &[(u32, String)],
     headers: &[(&str, &str)],
 ) -> Response {
+    let document = completion(parts);
+    world.ask("POST", &format!("/bucket/{key}?uploadId={id}"), headers, document.as_bytes())
+}
+
+fn completion(parts: &[(u32, String)]) -> String {
     let parts: String = parts
         .iter()
         .map(|(number, etag)| {
             format!("<Part><PartNumber>{number}</PartNumber><ETag>{etag}</ETag></Part>")
         })
         .collect();
-    let document = format!("<CompleteMultipartUpload>{parts}</CompleteMultipartUpload>");
-    world.ask("POST", &format!("/bucket/{key}?uploadId={id}"), headers, document.as_bytes())
+    format!("<CompleteMultipartUpload>{parts}</CompleteMultipartUpload>")
 }
 
 fn sweep(world: &World, age: Duration) -> Swept {
@@ -237,6 +241,18 @@ fn a_completion_is_held_to_what_it_states() {
     let stated = [("x-amz-mp-object-size", "4"), ("x-amz-checksum-type", "COMPOSITE")];
     assert_eq!(with(&stated).status, 200);
     assert_eq!(with(&stated).status, 200, "a repeated completion succeeds");
+
+    // Where the upload has no algorithm, what the parts have is enough to verify what is stated.
+    let id = begin(&world, "plain", &[]);
+    let target = format!("/bucket/plain?partNumber=1&uploadId={id}");
+    let part = world.ask("PUT", &target, &[("x-amz-checksum-crc32", &*crc32(b"data"))], b"data");
+    let parts = [(1, part.header("etag").to_owned())];
+    let with = |crc: &str| {
+        let headers = [("x-amz-checksum-crc32", crc), ("x-amz-checksum-type", "FULL_OBJECT")];
+        complete_with(&world, "plain", &id, &parts, &headers)
+    };
+    refused(&with("AAAAAA=="), 400, "BadDigest");
+    assert_eq!(with(&crc32(b"data")).status, 200);
 }
 
 #[test]
@@ -262,6 +278,69 @@ fn stale_uploads_are_aborted_and_completed_ones_forgotten() {
     assert_eq!(world.ask("GET", "/bucket/done", &[], b"").text(), "data");
     assert_eq!(listed_parts(&world, "fresh", &fresh), ["1"]);
     assert!(sweep(&world, REST).is_nothing());
+}
+
+/// Moments within one request at which drives are lost.
+fn moments() -> impl Iterator<Item = Duration> {
+    (0..400).map(|step| Duration::from_micros(step * 25))
+}
+
+#[test]
+fn a_completion_that_was_cut_off_is_completed() {
+    let world = world();
+    let data = bytes(100_000);
+    let mut cut_off = 0;
+    for (number, after) in moments().enumerate() {
+        let key = format!("key-{number}");
+        let id = begin(&world, &key, &[]);
+        let part = (1, put_part(&world, &key, &id, 1, &data));
+        let document = completion(std::slice::from_ref(&part));
+        let target = format!("/bucket/{key}?uploadId={id}");
+        let answer = world.ask_and_lose("POST", &target, document.as_bytes(), after);
+        let is_open = world.ask("GET", &target, &[], b"").status == 200;
+        let is_there = world.ask("HEAD", &format!("/bucket/{key}"), &[], b"").status == 200;
+        if answer.status == 200 {
+            assert!(is_there, "it was acknowledged");
+            break;
+        }
+        if is_open || is_there {
+            continue;
+        }
+        // The completion is decided, and the object is not there.
+        cut_off += 1;
+        world.simulation.run_for(REST / 300);
+        let swept = sweep(&world, REST / 300);
+        assert!(swept.completed >= 1, "{swept:?}");
+        assert!(world.ask("GET", &format!("/bucket/{key}"), &[], b"").body == data);
+        assert_eq!(complete(&world, &key, &id, &[part]).status, 200, "and it is known");
+        if cut_off == 3 {
+            break;
+        }
+    }
+    assert!(cut_off > 0, "no moment was in between");
+}
+
+#[test]
+fn parts_that_an_abort_left_behind_are_removed() {
+    let world = world();
+    let mut left = 0;
+    for (number, after) in moments().enumerate() {
+        let key = format!("key-{number}");
+        let id = begin(&world, &key, &[]);
+        for part in 1..=3 {
+            put_part(&world, &key, &id, part, &bytes(20_000));
+        }
+        let target = format!("/bucket/{key}?uploadId={id}");
+        let answer = world.ask_and_lose("DELETE", &target, b"", after);
+        if answer.status == 204 {
+            break;
+        }
+        let swept = sweep(&world, REST);
+        left += swept.orphaned;
+        assert_eq!(swept, Swept { orphaned: swept.orphaned, ..Swept::default() });
+        assert!(sweep(&world, REST).is_nothing());
+    }
+    assert!(left > 0, "no moment was in between");
 }
 
 #[test]
