@@ -369,6 +369,7 @@ fn keep_up(
     for set in sets {
         runtime.spawn(upkeep::settle_forever(store.clone(), set));
         runtime.spawn(upkeep::sweep_forever(store.clone(), set));
+        runtime.spawn(upkeep::release_relocated_forever(store.clone(), set));
         runtime.spawn(upkeep::sweep_uploads_forever(store.clone(), set, upload_rest));
     }
     for host in hosts.values() {

@@ -22,6 +22,7 @@ mod put;
 mod read;
 mod rebuild;
 mod register;
+mod relocated;
 mod setting;
 pub mod settle;
 mod stage;

@@ -90,6 +90,8 @@ impl Node {
             let core = usize::from(set.0) % self.cores.len();
             self.cores[core].spawn(upkeep::settle_forever(self.stores[core].clone(), set));
             self.cores[core].spawn(upkeep::sweep_forever(self.stores[core].clone(), set));
+            let release = upkeep::release_relocated_forever(self.stores[core].clone(), set);
+            self.cores[core].spawn(release);
         }
         for ((set, _), (owner, host)) in self.hosts.iter() {
             let store = self.stores[usize::from(set.0) % self.cores.len()].clone();

@@ -1,5 +1,6 @@
-//! What the owner core of a set does in the background: settle what is unsettled, sweep orphans
-//! and uploads that nobody ends, bring back blank drives. Progress goes to the log.
+//! What the owner core of a set does in the background: settle what is unsettled, sweep orphans,
+//! uploads that nobody ends and parts of objects that are gone, bring back blank drives. Progress goes
+//! to the log.
 //!
 //! A key is settled only after it was seen unsettled at the same slot in two looks a second apart:
 //! until then its writer is probably still at it.
@@ -96,6 +97,28 @@ async fn sweep<M: Mailbox, R: Runtime>(
     }
     if freed > 0 {
         tracing::info!(set = set.0, freed, "freed what unfinished operations had staged");
+    }
+}
+
+/// Frees the parts of objects that are gone, a page of parts at a time, for as long as the core runs.
+pub async fn release_relocated_forever<M: Mailbox, R: Runtime>(store: Store<M, R>, set: SetIndex) {
+    let mut after = None;
+    loop {
+        store.runtime().clone().sleep(SWEEP_INTERVAL).await;
+        match store.release_relocated(set, after).await {
+            Ok(released) => {
+                after = released.next;
+                if released.shards > 0 {
+                    let freed = released.shards;
+                    tracing::info!(
+                        set = set.0,
+                        freed,
+                        "freed shards of parts whose objects are gone"
+                    );
+                }
+            }
+            Err(error) => tracing::warn!(set = set.0, %error, "parts were not looked through"),
+        }
     }
 }
 

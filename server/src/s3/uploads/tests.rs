@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::node::upkeep::Upkeep;
 use crate::object::Swept;
 use crate::s3::testing::world::{Response, World, bytes, crc32, etag, refused, world};
 
@@ -226,6 +227,42 @@ fn many_parts_are_remembered_in_the_manifest() {
     let wanted = [("x-amz-object-attributes", "ObjectParts")];
     let attributes = world.ask("GET", "/bucket/key?attributes", &wanted, b"");
     assert_eq!(attributes.elements("PartNumber").len(), 18);
+}
+
+/// Settles what is there, then walks once through the relocated payloads; answers how many shards that
+/// freed.
+fn release(world: &World) -> usize {
+    let store = world.store.clone();
+    let set = basalt_engine::units::SetIndex(0);
+    world.simulation.block_on(&world.runtime, async move {
+        let mut upkeep = Upkeep::new(store.clone(), set);
+        while upkeep.look().await.unsettled > 0 {}
+        let released = store.release_relocated(set, None).await.expect("every drive answers");
+        assert_eq!(released.next, None, "all of it was one page");
+        released.shards
+    })
+}
+
+#[test]
+fn parts_that_a_manifest_lists_go_with_their_object_and_not_before() {
+    let world = world();
+    let data = bytes(PART_BYTES);
+    let upload = |key: &str| {
+        let id = begin(&world, key, &[]);
+        let parts: Vec<(u32, String)> =
+            (1..=17).map(|number| (number, put_part(&world, key, &id, number, &data))).collect();
+        assert_eq!(complete(&world, key, &id, &parts).status, 200);
+    };
+    upload("gone");
+    upload("kept");
+    assert_eq!(release(&world), 0, "both are there");
+    assert_eq!(world.ask("DELETE", "/bucket/gone", &[], b"").status, 204);
+    assert_eq!(release(&world), 17 * 4, "17 parts, each on four drives");
+    assert_eq!(release(&world), 0, "nothing is freed twice");
+    let kept = world.ask("GET", "/bucket/kept?partNumber=17", &[], b"");
+    assert!(kept.body == data);
+    assert_eq!(world.ask("PUT", "/bucket/kept", &[], b"small").status, 200);
+    assert_eq!(release(&world), 17 * 4, "an overwritten object's parts go as well");
 }
 
 #[test]
