@@ -34,8 +34,7 @@ pub fn announce(config: &ServerConfig) {
 pub fn text(config: &ServerConfig) -> String {
     let mut out = String::new();
     let _ = writeln!(out, "Basalt {}\n", env!("CARGO_PKG_VERSION"));
-    let scheme = if config.certificates.is_some() { "https" } else { "http" };
-    let endpoints = endpoints(scheme, config.listen);
+    let endpoints = endpoints(config.scheme(), config.listen);
     if !config.output.anonymous {
         let _ = writeln!(out, "Endpoint:   {}", endpoints.join("  "));
     }

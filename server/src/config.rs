@@ -82,6 +82,11 @@ impl ServerConfig {
         })
     }
 
+    /// How clients speak to this server.
+    pub fn scheme(&self) -> &'static str {
+        if self.certificates.is_some() { "https" } else { "http" }
+    }
+
     /// Of the drives that are here, at the parity of STANDARD.
     pub fn capacity(&self) -> capacity::Capacity {
         self.sets()

@@ -63,6 +63,8 @@ pub struct Settings {
     pub credentials: Credentials,
     /// `None`: clients may sign for any region.
     pub region: Option<String>,
+    /// How clients speak to this server: `http` or `https`.
+    pub scheme: &'static str,
     /// Names this server in its answers.
     pub host_id: String,
     pub patience: Patience,
@@ -104,6 +106,7 @@ struct Inner<M: Mailbox, R: Runtime> {
     store: Store<M, R>,
     runtime: R,
     gate: auth::Gate,
+    scheme: &'static str,
     host_id: String,
     patience: Patience,
     domains: Domains,
@@ -131,6 +134,7 @@ impl<M: Mailbox, R: Runtime> Server<M, R> {
             store,
             runtime,
             gate: auth::Gate::new(settings.credentials, settings.region),
+            scheme: settings.scheme,
             host_id: settings.host_id,
             patience: settings.patience,
             domains: settings.domains,

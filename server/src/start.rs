@@ -64,6 +64,7 @@ fn node_config(config: &ServerConfig) -> NodeConfig {
         settings: s3::Settings {
             credentials: s3::Credentials::new(&config.credentials.user, &config.credentials.secret),
             region: config.region.clone(),
+            scheme: config.scheme(),
             host_id: host_id(),
             patience: s3::Patience::default(),
             domains: config.domains.clone(),

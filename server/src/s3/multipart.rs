@@ -94,7 +94,7 @@ impl<M: Mailbox, R: Runtime> Server<M, R> {
         let (bucket, key, id) = (request.bucket(), request.key(), upload_id(request));
         let written =
             self.store().complete_upload(bucket, key, id, &parts, condition, &claims).await?;
-        Ok(answer::xml(completion(request, &written)))
+        Ok(answer::xml(completion(request, self.inner.scheme, &written)))
     }
 
     pub(super) async fn abort_upload(
@@ -212,13 +212,13 @@ fn parse_part(part: &Element) -> Result<PartName, Failure> {
     Ok(PartName { number, etag: unquoted(etag).to_owned(), checksums })
 }
 
-fn completion(request: &Request, written: &Written) -> String {
+fn completion(request: &Request, scheme: &str, written: &Written) -> String {
     let mut path = format!("/{}/", request.bucket()).into_bytes();
     encode_into(request.key(), true, &mut path);
     let path = String::from_utf8(path).expect("ASCII");
     let host = request.header("host").unwrap_or_default();
     let mut xml = Writer::s3("CompleteMultipartUploadResult");
-    xml.text("Location", &format!("http://{host}{path}"));
+    xml.text("Location", &format!("{scheme}://{host}{path}"));
     xml.text("Bucket", request.bucket());
     xml.text("Key", &String::from_utf8_lossy(request.key()));
     xml.text("ETag", &format!("\"{}\"", written.etag));

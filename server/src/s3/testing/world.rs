@@ -125,6 +125,7 @@ impl World {
         let settings = Settings {
             credentials: Credentials::new(ACCESS, SECRET),
             region: None,
+            scheme: "http",
             host_id: "host".to_owned(),
             patience: Patience::default(),
             domains: Domains::parse("s3.test").expect("a domain"),
