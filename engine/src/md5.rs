@@ -3,8 +3,8 @@
 //! their blocks are hashed side by side, one stream in each lane of a vector register.
 //!
 //! [`Streams`] belongs to one core. Bytes are pushed without being hashed; [`Streams::run`] takes what
-//! has gathered, all streams in step, and stops where too few are left to fill the lanes: what remains
-//! waits for company, up to [`HELD_BYTES_MAX`] a stream.
+//! has gathered, several streams in step, and stops where too few are left to fill the lanes: what
+//! remains waits for company, up to [`HELD_BYTES_MAX`] a stream.
 //!
 //! Algorithm: RFC 1321; side by side as in Intel's multi-buffer papers and isa-l_crypto.
 
@@ -87,25 +87,16 @@ impl Streams {
         self.streams[id.0].as_ref().expect("an open stream").pending_bytes
     }
 
-    /// Hashes what has gathered, as long as the lanes are well filled, no stream is left with more
-    /// than [`HELD_BYTES_MAX`], and `id` with no more than `left_bytes`.
+    /// Hashes what has gathered of `id` and of the streams that hold most, one for each lane, as long as
+    /// the lanes are well filled, until none of these is left with more than [`HELD_BYTES_MAX`], and `id`
+    /// with no more than `left_bytes`. That takes some milliseconds at most, however many streams there
+    /// are.
     pub fn run(&mut self, id: StreamId, left_bytes: usize) {
-        let mut waiting = VecDeque::new();
-        for (at, stream) in self.streams.iter().enumerate() {
-            if stream.as_ref().is_some_and(|stream| stream.pending_bytes > 0) {
-                waiting.push_back(at);
-            }
-        }
-        let enough = LANES_WORTH.max(waiting.len().min(self.kernel.lanes()) / 2);
-        let mut lanes: Vec<Lane> = Vec::with_capacity(self.kernel.lanes());
-        loop {
-            while lanes.len() < self.kernel.lanes() {
-                let Some(stream) = waiting.pop_front() else { break };
-                lanes.extend(self.next_lane(stream));
-            }
-            if lanes.is_empty() {
-                return;
-            }
+        let chosen = self.fullest(id);
+        let enough = LANES_WORTH.max(chosen.len() / 2);
+        let mut lanes: Vec<Lane> =
+            chosen.into_iter().filter_map(|stream| self.next_lane(stream)).collect();
+        while !lanes.is_empty() {
             if lanes.len() < enough && !self.must_go_on(id, left_bytes, &lanes) {
                 break;
             }
@@ -127,6 +118,16 @@ impl Streams {
 
     fn stream(&mut self, id: StreamId) -> &mut Stream {
         self.streams[id.0].as_mut().expect("an open stream")
+    }
+
+    /// `id` and the streams that hold most, as many as there are lanes; only those with bytes to hash.
+    fn fullest(&self, id: StreamId) -> Vec<usize> {
+        let pending = |at: usize| self.streams[at].as_ref().map_or(0, |one| one.pending_bytes);
+        let mut chosen: Vec<usize> =
+            (0..self.streams.len()).filter(|at| pending(*at) > 0).collect();
+        chosen.sort_by_key(|at| (*at != id.0, std::cmp::Reverse(pending(*at))));
+        chosen.truncate(self.kernel.lanes());
+        chosen
     }
 
     fn must_go_on(&self, id: StreamId, left_bytes: usize, lanes: &[Lane]) -> bool {
