@@ -30,7 +30,7 @@ use crate::acceptor::KeyState;
 use crate::format::{Entry, Origin, Stored};
 use crate::record::{Kind, Record};
 use crate::request::Digest;
-use crate::units::{Incarnation, Key, PayloadId, SetIndex, Slot};
+use crate::units::{Incarnation, Key, Keyspace, PayloadId, SetIndex, Slot};
 
 /// Where a payload stands.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -199,7 +199,11 @@ impl Index {
         }
         let mut freed = Freed::new();
         for named in before {
-            let decided = named.certified && superseding.is_some_and(|slot| named.slot < slot);
+            // A completion may have chosen a part that is overwritten after that: whether anything
+            // needs its payload is for the layer above to say.
+            let is_part = key.space() == Keyspace::Parts;
+            let superseded = superseding.is_some_and(|slot| named.slot < slot);
+            let decided = named.certified && superseded && !is_part;
             for payload in named.payloads {
                 freed.extend(self.unname(payload, key, decided).map(|held| (payload, held)));
             }

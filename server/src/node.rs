@@ -452,7 +452,7 @@ impl Admission {
 
 /// Open connections: the owners of the count but for the core and its listener.
 fn connections_of(connections: &Rc<()>) -> usize {
-    Rc::strong_count(connections) - 2
+    Rc::strong_count(connections).saturating_sub(2)
 }
 
 /// Waits for SIGTERM or SIGINT and tells every core.

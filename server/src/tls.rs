@@ -49,10 +49,12 @@ impl Unusable {
 pub struct Stamp(Vec<(PathBuf, u64, Option<SystemTime>)>);
 
 impl Certificates {
-    /// Those of `directory`; `None` where it has neither of the two files.
+    /// Those of `directory`; `None` where it has neither of the two files. What this user may not look
+    /// at counts as there, and fails when it is loaded.
     pub fn find(directory: &Path) -> Option<Self> {
-        let here = [CERTIFICATE, KEY].iter().any(|name| directory.join(name).exists());
-        here.then(|| Self { directory: directory.to_owned() })
+        let here = |name: &&str| directory.join(name).try_exists().unwrap_or(true);
+        let found = [CERTIFICATE, KEY].iter().any(here);
+        found.then(|| Self { directory: directory.to_owned() })
     }
 
     pub fn load(&self) -> Result<Arc<ServerConfig>, Unusable> {

@@ -6,10 +6,12 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use basalt_engine::record::Kind;
-use basalt_engine::request::{Digest, Reply, Request, SlotDigest};
+use basalt_engine::request::{Digest, Orphan, Reply, Request, SlotDigest};
 use basalt_engine::seam::{Clock, Spawn};
 use basalt_engine::sim::SimRuntime;
-use basalt_engine::units::{Ballot, DriveId, DriveIndex, Key, OperationId, SetIndex, Slot};
+use basalt_engine::units::{
+    Ballot, DriveId, DriveIndex, Key, Keyspace, OperationId, SetIndex, Slot,
+};
 
 use futures_channel::oneshot;
 use futures_util::future::{Either, select};
@@ -189,8 +191,10 @@ pub async fn unrest(hosts: &Hosts) -> Vec<String> {
             }
             let request = Request::Orphans { after: None, limit: 512 };
             if let Some(Reply::Orphans { entries, .. }) = seen.ask(request).await {
+                // Overwritten parts stay until their upload ends.
+                let is_unrest = |orphan: &&Orphan| orphan.sealed && !is_part(&orphan.key);
                 unrest.extend(
-                    entries.iter().filter(|orphan| orphan.sealed).map(|orphan| {
+                    entries.iter().filter(is_unrest).map(|orphan| {
                         format!("set {} drive {} keeps {orphan:?}", set.0, position.0)
                     }),
                 );
@@ -209,6 +213,10 @@ pub async fn unrest(hosts: &Hosts) -> Vec<String> {
         }
     }
     unrest
+}
+
+fn is_part(key: &Key) -> bool {
+    key.space() == Keyspace::Parts
 }
 
 /// Why the key is not at rest.

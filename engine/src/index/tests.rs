@@ -3,7 +3,7 @@
 use super::*;
 use crate::record::{Etag, Fields, Layout, PayloadForm};
 use crate::request::Certificate;
-use crate::units::{Ballot, Keyspace, OperationId, SET_DRIVES_MAX, VersionId};
+use crate::units::{Ballot, OperationId, SET_DRIVES_MAX, VersionId};
 
 const ONE: Slot = Slot { generation: 0, sequence: 1 };
 

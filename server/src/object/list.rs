@@ -187,6 +187,8 @@ impl Range {
         after: Option<ListAfter>,
     ) -> Option<ListPage> {
         let needed = store.quorums(self.set).read;
+        // Of the map by which the drives are chosen, whatever is learned meanwhile.
+        let epoch = store.map(self.set).epoch;
         let start = store.runtime().random_u64() % store.quorums(self.set).drives as u64;
         let (drives, leader) = store.drives_to_ask(self.set, DriveIndex(start as u8), needed);
         if drives.count_ones() as usize != needed {
@@ -212,7 +214,6 @@ impl Range {
                 _ => return None,
             }
         }
-        let epoch = store.map(self.set).epoch;
         let alike = fingerprints.windows(2).all(|two| two[0] == two[1]);
         let current = fingerprints.iter().all(|one| one.epoch == epoch);
         page.filter(|_| fingerprints.len() == needed && alike && current)
@@ -244,6 +245,7 @@ impl Range {
         after: Option<ListAfter>,
     ) -> Result<Vec<ListPage>> {
         let needed = store.quorums(self.set).read;
+        let ours = store.map(self.set).epoch;
         let voting = store.voting_drives(self.set);
         let request = || Request::List(self.request(after.clone()));
         // R drives first; the others only where one of those fails.
@@ -260,7 +262,7 @@ impl Range {
             let deadline = store.runtime().now().plus(PAGE_DEADLINE);
             while let Some((drive, reply)) = store.next_before(&mut replies, deadline).await {
                 let Reply::Listed(page) = reply else { continue };
-                let (epoch, ours) = (page.fingerprint.epoch, store.map(self.set).epoch);
+                let epoch = page.fingerprint.epoch;
                 if epoch > ours {
                     // Who votes may have changed: with the newer map, from the start.
                     store.fetch_map(self.set, drive).await;

@@ -175,6 +175,9 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
                 break;
             }
             if head.certificate() == base {
+                if !self.is_within_reach(names.place.set, &record).await {
+                    return Err(Error::Unreadable { set: names.place.set, short_by: 1 });
+                }
                 let write = Write::shared(names.object.clone(), record.clone(), &head);
                 match self.write_key(names.place.set, write).await {
                     Ok(()) => break,
@@ -191,14 +194,14 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
                 }
                 Some(_) => {
                     let Some(condition) = &condition else {
-                        self.give_up_completion(names).await?;
+                        self.give_up_completion(names, &upload).await?;
                         return Err(Error::NoSuchUpload);
                     };
                     (upload, record) = self.complete_anew(names, upload, &head, condition).await?;
                     base = head.certificate();
                 }
                 None => {
-                    self.give_up_completion(names).await?;
+                    self.give_up_completion(names, &upload).await?;
                     return Err(Error::Unknown { set: names.place.set });
                 }
             }
@@ -241,9 +244,13 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
         Ok((upload, record))
     }
 
-    /// The upload ends, whatever became of its completion.
-    async fn give_up_completion(&self, names: &UploadPlace) -> Result<()> {
-        let (before, _) = self.upload_value(names).await?;
+    /// The upload ends, whatever became of the completion that `seen` tells of. One that took its place
+    /// meanwhile goes on.
+    async fn give_up_completion(&self, names: &UploadPlace, seen: &Upload) -> Result<()> {
+        let (before, present) = self.upload_value(names).await?;
+        if present.state != seen.state {
+            return Err(Error::Conflict);
+        }
         self.end_upload(names, &before).await?;
         self.remove_parts(names, &[]).await
     }
@@ -350,7 +357,7 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
         }))
     }
 
-    /// Stages a manifest as a payload of the object's key.
+    /// Stages a manifest under the upload's key, which keeps it until the object's record names it.
     async fn put_manifest(
         &self,
         names: &UploadPlace,
@@ -363,7 +370,7 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
         let layout = layout.expect("a manifest is not empty");
         assert!(!layout.is_co_staged(), "a manifest is long enough");
         let mut body = stage::Whole::new(bytes);
-        let staged = stage::stage(self, &names.object, operation, layout, &mut body).await?;
+        let staged = stage::stage(self, &names.upload, operation, layout, &mut body).await?;
         Ok(staged.layout.expect("a manifest is not empty"))
     }
 

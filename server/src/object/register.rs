@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use basalt_engine::checksum;
-use basalt_engine::record::Record;
+use basalt_engine::record::{PayloadForm, Record};
 use basalt_engine::request::{Certificate, Digest, Reply, Request, SmallShard};
 use basalt_engine::seam::{Moment, Runtime};
 use basalt_engine::units::{DriveIndex, Key, OperationId, PayloadId, SetIndex, Slot};
@@ -324,7 +324,7 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
             let open = update.may_be_accepted();
             match outcome {
                 Outcome::Written(_) => {
-                    self.spread_certificate(set, key, update, replies);
+                    self.spread_certificate(set, key, own.record.form(), update, replies);
                     return Ok(());
                 }
                 Outcome::Refused(head) => {
@@ -361,12 +361,13 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
         found: Found,
         wish: impl Fn(Option<&Head>) -> Wish + 'static,
     ) -> Result<()> {
+        let form = record.form();
         let own = Value { record, copy: None };
         let mut update = Update::new(self.ground(set), key.clone(), own, &found, wish);
         let (outcome, replies) = self.run(set, &mut update).await;
         match outcome {
             Outcome::Written(_) => {
-                self.spread_certificate(set, key.clone(), update, replies);
+                self.spread_certificate(set, key.clone(), form, update, replies);
                 Ok(())
             }
             Outcome::Nothing | Outcome::Refused(_) => Ok(()),
@@ -477,6 +478,7 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
         &self,
         set: SetIndex,
         key: Key,
+        form: PayloadForm,
         mut update: Update<J>,
         mut replies: Replies,
     ) where
@@ -492,7 +494,9 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
                 update.on_reply(drive, reply);
             }
             let certificate = update.certificate().expect("it was written");
-            store.certify(set, &key, certificate, update.everywhere()).await;
+            // Nobody was asked for the shards of the parts that a manifest lists.
+            let settled = update.everywhere() && form != PayloadForm::Manifest;
+            store.certify(set, &key, certificate, settled).await;
         });
     }
 
@@ -502,7 +506,7 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
     }
 
     /// Whether k shards of each of the record's payloads are durable on drives that answer.
-    async fn is_within_reach(&self, set: SetIndex, record: &Record) -> bool {
+    pub(super) async fn is_within_reach(&self, set: SetIndex, record: &Record) -> bool {
         let layouts: Vec<_> = record.payloads().collect();
         let payloads: Vec<PayloadId> = layouts.iter().map(|layout| layout.payload).collect();
         let drives = self.mailbox().drive_count(set) as u8;

@@ -11,12 +11,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use basalt_engine::record::Kind;
 use basalt_engine::request::{Reply, Request};
 use basalt_engine::seam::Runtime;
-use basalt_engine::units::{DriveIndex, Key, Keyspace, PayloadId, SetIndex};
+use basalt_engine::units::{DriveIndex, Key, PayloadId, SetIndex};
 use basalt_net::mailbox::Mailbox;
 
 use super::error::Result;
 use super::store::Store;
-use super::upload::names_in;
+use super::upload::object_key;
 
 /// Payloads that one page asks of a drive.
 const PAGE_PAYLOADS: u32 = 1024;
@@ -78,8 +78,7 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
                 next = Some(next.map_or(last.payload, |next| next.min(last.payload)));
             }
             for entry in entries {
-                let Some((name, _)) = names_in(entry.key.name()) else { continue };
-                let object = Key::new(Keyspace::Objects, entry.key.bucket(), name);
+                let Some(object) = object_key(&entry.key) else { continue };
                 let holders = objects.entry(object).or_default();
                 holders.entry(entry.payload).or_default().push(drive);
             }

@@ -9,13 +9,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use basalt_engine::record::{Kind, Layout, PayloadForm, Record};
 use basalt_engine::request::{Certificate, Digest, Orphan, Reply, Request, SmallShard};
 use basalt_engine::seam::Runtime;
-use basalt_engine::units::{DriveIndex, Key, SetIndex, Slot};
+use basalt_engine::units::{DriveIndex, Key, Keyspace, SetIndex, Slot};
 use basalt_net::mailbox::Mailbox;
 use basalt_net::proposer::copy_for;
 
 use super::error::{Error, Result};
 use super::rebuild::rebuild_shard;
 use super::store::Store;
+use super::upload::{State, Upload, object_key, upload_key};
 
 /// Orphans that one request asks for.
 const ORPHANS_PAGE: u32 = 256;
@@ -252,12 +253,7 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
         orphan: &Orphan,
     ) -> Result<usize> {
         self.settle_key(set, &orphan.key).await?;
-        let head = self.decide_head(set, &orphan.key).await?;
-        let is_needed = |record: &Record| {
-            record.operation() == orphan.operation
-                || record.payloads().any(|layout| layout.payload == orphan.payload)
-        };
-        if head.is_some_and(|(_, record)| is_needed(&record)) {
+        if self.needs_orphan(set, orphan).await? {
             return Ok(0);
         }
         let discard = |&drive| (drive, Request::Discard { payload: orphan.payload });
@@ -267,6 +263,48 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
             freed += usize::from(matches!(reply, Reply::Done));
         }
         Ok(freed)
+    }
+}
+
+impl<M: Mailbox, R: Runtime> Store<M, R> {
+    /// Whether anything decided needs the payload: the head of the key under which it was staged, with
+    /// what its manifest lists; for what was staged in an upload also the upload itself, while it is
+    /// there, and the object that it made.
+    async fn needs_orphan(&self, set: SetIndex, orphan: &Orphan) -> Result<bool> {
+        if let Some((_, record)) = self.decide_head(set, &orphan.key).await?
+            && (record.operation() == orphan.operation || self.lists(&record, orphan).await?)
+        {
+            return Ok(true);
+        }
+        let space = orphan.key.space();
+        if !matches!(space, Keyspace::Uploads | Keyspace::Parts) {
+            return Ok(false);
+        }
+        let Some(upload) = upload_key(&orphan.key) else { return Ok(false) };
+        if let Some((_, record)) = self.decide_head(set, &upload).await?
+            && let Some(upload) = Upload::of(&record)
+        {
+            match upload.state {
+                // A completion under way may have chosen a part that was overwritten since.
+                State::Open if space == Keyspace::Parts => return Ok(true),
+                State::Open => {}
+                State::Completing(record, _) | State::Completed(record) => {
+                    if self.lists(&record, orphan).await? {
+                        return Ok(true);
+                    }
+                }
+            }
+        }
+        let Some(object) = object_key(&orphan.key) else { return Ok(false) };
+        match self.decide_head(set, &object).await? {
+            Some((_, record)) => self.lists(&record, orphan).await,
+            None => Ok(false),
+        }
+    }
+
+    async fn lists(&self, record: &Record, orphan: &Orphan) -> Result<bool> {
+        let listed = self.payloads_of(record).await?;
+        Ok(listed.iter().any(|layout| layout.payload == orphan.payload))
     }
 }
 

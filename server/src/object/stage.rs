@@ -71,10 +71,13 @@ pub(super) async fn stage<M: Mailbox, R: Runtime>(
         shards.write_small(whole).await?;
         checked
     } else {
-        shards.open().await?;
         let mut windows = Windows::new(&layout);
-        while let Some(window) = windows.fill(&mut intake).await? {
+        // Room is taken on the drives only once a window came: a length alone is no body.
+        let mut next = windows.fill(&mut intake).await?;
+        shards.open().await?;
+        while let Some(window) = next {
             shards.write_window(window).await?;
+            next = windows.fill(&mut intake).await?;
         }
         let checked = intake.finish().await?;
         shards.seal().await?;
@@ -164,9 +167,7 @@ impl<'a, S: Source> Intake<'a, S> {
     /// Fills `out` with the next bytes; the caller asks for no more than remain.
     async fn fill(&mut self, mut out: &mut [u8]) -> Result<()> {
         while !out.is_empty() {
-            if self.pending.is_empty() {
-                self.pending = self.source.next().await?.ok_or(SourceError::Incomplete)?;
-            }
+            self.wait().await?;
             let length = out.len().min(self.pending.len());
             let bytes = self.pending.split_to(length);
             let (now, later) = out.split_at_mut(length);
@@ -174,6 +175,14 @@ impl<'a, S: Source> Intake<'a, S> {
             out = later;
             self.taken += length as u64;
             self.md5.update(bytes).await;
+        }
+        Ok(())
+    }
+
+    /// Waits until the next bytes are there.
+    async fn wait(&mut self) -> Result<()> {
+        if self.pending.is_empty() {
+            self.pending = self.source.next().await?.ok_or(SourceError::Incomplete)?;
         }
         Ok(())
     }
@@ -278,6 +287,8 @@ impl<'a> Windows<'a> {
         if intake.remaining() == 0 {
             return Ok(None);
         }
+        // Memory, too, is taken only once there is something to put into it.
+        intake.wait().await?;
         let data_bytes =
             (layout.shard_bytes() - self.run * RUN_DATA_BYTES as u64).min(RUN_DATA_BYTES as u64);
         let blocks = BlockCount(1 + BlockCount::covering(data_bytes).0);

@@ -155,6 +155,19 @@ pub(super) fn names_in(name: &[u8]) -> Option<(&[u8], u128)> {
     Some((&name[..end], u128::from_be_bytes(id.try_into().expect("sixteen bytes"))))
 }
 
+/// The key of the object that an upload's key, or a part's, belongs to.
+pub(super) fn object_key(key: &Key) -> Option<Key> {
+    let (name, _) = names_in(key.name())?;
+    Some(Key::new(Keyspace::Objects, key.bucket(), name))
+}
+
+/// The key of the upload that an upload's key, or a part's, belongs to.
+pub(super) fn upload_key(key: &Key) -> Option<Key> {
+    let (name, _) = names_in(key.name())?;
+    let name = &key.name()[..name.len() + 1 + ID_BYTES];
+    Some(Key::new(Keyspace::Uploads, key.bucket(), name))
+}
+
 pub(super) fn new_id(wall_ms: u64, chance: u128) -> u128 {
     u128::from(wall_ms) << ID_CHANCE_BITS | chance & ((1 << ID_CHANCE_BITS) - 1)
 }

@@ -102,7 +102,12 @@ pub(super) fn storage_class_name(class: StorageClass) -> &'static str {
 
 /// The one text value of a header.
 fn text<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, Failure> {
-    let Some(value) = headers.get(name) else { return Ok(None) };
+    let mut values = headers.get_all(name).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    if values.next().is_some() {
+        let text = format!("The header {name} stands there more than once.");
+        return Err(Failure::new(Code::InvalidArgument, text));
+    }
     let value = value.to_str().map_err(|_| {
         Failure::new(Code::InvalidArgument, format!("The header {name} is not text."))
     })?;
@@ -111,6 +116,12 @@ fn text<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, Failu
 
 pub(super) fn unquoted(etag: &str) -> &str {
     etag.strip_prefix('"').and_then(|etag| etag.strip_suffix('"')).unwrap_or(etag)
+}
+
+/// Whether it can be one ETag: no list, no weak one, no star in quotes.
+fn is_etag(text: &str) -> bool {
+    let is_part = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+    !text.is_empty() && text.bytes().all(is_part)
 }
 
 /// The condition of a write. What S3 knows for reads alone is refused, not passed over.
@@ -123,7 +134,14 @@ pub(super) fn write_condition(headers: &HeaderMap) -> Result<Condition, Failure>
     match (text(headers, "if-match")?, text(headers, "if-none-match")?) {
         (None, None) => Ok(Condition::None),
         (None, Some("*")) => Ok(Condition::Absent),
-        (None, Some(etag)) => Ok(Condition::Differs(unquoted(etag).to_owned())),
+        (None, Some(etag)) if is_etag(unquoted(etag)) => {
+            Ok(Condition::Differs(unquoted(etag).to_owned()))
+        }
+        // Taken for an ETag it would hold for every object.
+        (None, Some(_)) => {
+            let text = "If-None-Match of a write is * or one ETag.";
+            Err(Failure::new(Code::InvalidArgument, text))
+        }
         (Some("*"), None) => Ok(Condition::Present),
         (Some(etag), None) => Ok(Condition::Matches(unquoted(etag).to_owned())),
         (Some(_), Some(_)) => {
@@ -401,6 +419,12 @@ mod tests {
         ] {
             assert_eq!(of(pairs).expect_err("refused").code, Code::NotImplemented);
         }
+        for list in ["\"*\"", "\"a\", \"b\"", "W/\"a\"", ""] {
+            let refused = of(&[("if-none-match", list)]).expect_err("it is no ETag");
+            assert_eq!(refused.code, Code::InvalidArgument, "{list}");
+        }
+        let twice = of(&[("if-none-match", "\"a\""), ("if-none-match", "*")]);
+        assert_eq!(twice.expect_err("two of them").code, Code::InvalidArgument);
         let delete = |pairs: &[(&'static str, &str)]| delete_condition(&headers(pairs));
         assert_eq!(delete(&[("if-match", "*")]), Ok(Condition::Present));
         let refused = delete(&[("if-none-match", "*")]).expect_err("refused");

@@ -18,7 +18,7 @@ use super::{Server, checksum, tagging};
 use crate::object::{Checksum, Error, Put, Written};
 
 /// Longest object or part of one PUT, in bytes.
-const PUT_BYTES_MAX: u64 = 5 << 40;
+const PUT_BYTES_MAX: u64 = 5 << 30;
 
 impl<M: Mailbox, R: Runtime> Server<M, R> {
     pub(super) async fn put_object<B: Body<Data = Bytes> + Unpin>(

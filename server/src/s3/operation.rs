@@ -4,7 +4,7 @@
 use http::{HeaderMap, Method};
 
 use super::error::{Code, Failure};
-use super::target::{Query, Target};
+use super::target::{Parameter, Query, Target};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Operation {
@@ -128,6 +128,9 @@ impl Operation {
         headers: &HeaderMap,
     ) -> Result<Self, Failure> {
         let subresource = subresource(&target.query)?;
+        if matches!(*method, Method::PUT | Method::POST | Method::DELETE) {
+            refuse_unknown_subresource(&target.query)?;
+        }
         refuse_headers(headers)?;
         let operation = match (&target.bucket, &target.key) {
             (None, _) => of_service(method, subresource),
@@ -158,6 +161,21 @@ fn subresource(query: &Query) -> Result<Option<&str>, Failure> {
             let text = "The request names more than one subresource.";
             Err(Failure::new(Code::InvalidArgument, text))
         }
+    }
+}
+
+/// A bare parameter that nobody knows is a subresource of later days: passed over, a request to change
+/// it would change or remove the bucket or object itself.
+fn refuse_unknown_subresource(query: &Query) -> Result<(), Failure> {
+    let is_unknown = |one: &&Parameter| {
+        let name = one.name.as_str();
+        let is_signature = name.get(..2).is_some_and(|start| start.eq_ignore_ascii_case("x-"));
+        let is_known = SUBRESOURCES.contains(&name) || ["versionId", "partNumber"].contains(&name);
+        one.value.is_empty() && !is_signature && !is_known
+    };
+    match query.iter().find(is_unknown) {
+        Some(one) => Err(Failure::not_implemented(&format!("The subresource '{}'", one.name))),
+        None => Ok(()),
     }
 }
 

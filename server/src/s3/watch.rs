@@ -14,6 +14,8 @@ use basalt_engine::seam::{Moment, Runtime};
 use crate::object::error::SourceError;
 
 /// A body may not arrive more slowly than this for long.
+/// The shortest time between two looks at the deadlines.
+const REST_MIN: Duration = Duration::from_millis(500);
 const BODY_BYTES_PER_SECOND_MIN: u64 = 1024;
 
 /// How long a connection may wait for its peer.
@@ -157,7 +159,8 @@ impl<R: Runtime> Watch<R> {
         let rests = self.waits().map(|(since, patience)| {
             since.map_or(patience, |since| patience.saturating_sub(now.since(since)))
         });
-        rests.into_iter().min().expect("there are four")
+        // Never much less than a second: a deadline that passes a little late costs nothing.
+        rests.into_iter().min().expect("there are four").max(REST_MIN)
     }
 
     pub(super) fn verdict(&self) -> Verdict {

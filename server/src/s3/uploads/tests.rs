@@ -2,11 +2,17 @@
 
 use std::time::Duration;
 
+use basalt_engine::request::{Reply, Request};
+use basalt_engine::units::{DriveIndex, Key, Keyspace, SetIndex};
+use basalt_net::mailbox::Mailbox;
+
 use crate::node::upkeep::Upkeep;
 use crate::object::Swept;
+use crate::object::settle::Settled;
 use crate::s3::testing::world::{Response, World, bytes, crc32, etag, refused, world};
 
 const PART_BYTES: usize = 5 << 20;
+const SET: SetIndex = SetIndex(0);
 /// Short enough for the clock of signatures.
 const REST: Duration = Duration::from_secs(300);
 
@@ -50,9 +56,8 @@ fn completion(parts: &[(u32, String)]) -> String {
 
 fn sweep(world: &World, age: Duration) -> Swept {
     let store = world.store.clone();
-    let set = basalt_engine::units::SetIndex(0);
     world.simulation.block_on(&world.runtime, async move {
-        store.sweep_uploads(set, age).await.expect("every drive answers")
+        store.sweep_uploads(SET, age).await.expect("every drive answers")
     })
 }
 
@@ -233,11 +238,10 @@ fn many_parts_are_remembered_in_the_manifest() {
 /// freed.
 fn release(world: &World) -> usize {
     let store = world.store.clone();
-    let set = basalt_engine::units::SetIndex(0);
     world.simulation.block_on(&world.runtime, async move {
-        let mut upkeep = Upkeep::new(store.clone(), set);
+        let mut upkeep = Upkeep::new(store.clone(), SET);
         while upkeep.look().await.unsettled > 0 {}
-        let released = store.release_relocated(set, None).await.expect("every drive answers");
+        let released = store.release_relocated(SET, None).await.expect("every drive answers");
         assert_eq!(released.next, None, "all of it was one page");
         released.shards
     })
@@ -390,4 +394,69 @@ fn uploads_end_with_their_bucket() {
     assert!(world.ask("GET", "/bucket?uploads", &[], b"").elements("Key").is_empty());
     assert_eq!(sweep(&world, REST), Swept { aborted: 1, ..Swept::default() });
     assert!(sweep(&world, REST).is_nothing());
+}
+
+/// Frees every orphan of every drive that nothing needs, as a sweep does once they are ripe.
+fn free_orphans(world: &World) -> usize {
+    let store = world.store.clone();
+    world.simulation.block_on(&world.runtime, async move {
+        let mut freed = 0;
+        for drive in (0..4).map(DriveIndex) {
+            for orphan in store.orphans(SET, drive).await.expect("it answers") {
+                freed += store.free_orphan(SET, &[drive], &orphan).await.expect("all answer");
+            }
+        }
+        freed
+    })
+}
+
+/// Drops a shard of a part that a manifest lists, and has it rebuilt.
+fn rebuild_a_part(world: &World, key: &'static str) {
+    let (store, runtime) = (world.store.clone(), world.runtime.clone());
+    world.simulation.block_on(&runtime, async move {
+        let ask = |request| store.mailbox().send(SET, vec![(DriveIndex(0), request)]);
+        let told = ask(Request::Relocated { after: None, limit: 1 }).next().await;
+        let Some((_, Reply::Orphans { entries, .. })) = told else { panic!("{told:?}") };
+        let dropped = ask(Request::DropShard { payload: entries[0].payload }).next().await;
+        assert!(matches!(dropped, Some((_, Reply::Done))), "{dropped:?}");
+        let incarnation = store.bucket("bucket").await.expect("it is there").incarnation;
+        let object = Key::new(Keyspace::Objects, incarnation, key.as_bytes());
+        assert_eq!(store.settle_key(SET, &object).await.expect("settled"), Settled::Fully);
+    });
+}
+
+#[test]
+fn rebuilt_parts_of_a_tagged_object_are_no_orphans() {
+    let world = world();
+    let id = begin(&world, "key", &[]);
+    let data = bytes(PART_BYTES);
+    let parts: Vec<(u32, String)> =
+        (1..=17).map(|number| (number, put_part(&world, "key", &id, number, &data))).collect();
+    assert_eq!(complete(&world, "key", &id, &parts).status, 200);
+    release(&world);
+    rebuild_a_part(&world, "key");
+    let tags = b"<Tagging><TagSet><Tag><Key>a</Key><Value>b</Value></Tag></TagSet></Tagging>";
+    assert_eq!(world.ask("PUT", "/bucket/key?tagging", &[], tags).status, 200);
+    release(&world);
+    assert_eq!(free_orphans(&world), 0, "the manifest lists it");
+    world.lose(1);
+    world.lose(2);
+    for number in 1..=17 {
+        let part = world.ask("GET", &format!("/bucket/key?partNumber={number}"), &[], b"");
+        assert!(part.body == data, "part {number}");
+    }
+}
+
+#[test]
+fn overwritten_parts_stay_until_their_upload_ends() {
+    let world = world();
+    let id = begin(&world, "key", &[]);
+    put_part(&world, "key", &id, 1, &bytes(100_000));
+    let part = put_part(&world, "key", &id, 1, &bytes(200_000));
+    release(&world);
+    assert_eq!(free_orphans(&world), 0, "a completion may have chosen it");
+    assert_eq!(complete(&world, "key", &id, &[(1, part)]).status, 200);
+    release(&world);
+    assert_eq!(free_orphans(&world), 4, "on every drive");
+    assert!(world.ask("GET", "/bucket/key", &[], b"").body == bytes(200_000));
 }
