@@ -100,7 +100,7 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
         let created_ms = self.runtime().wall().0;
         let value = Value { incarnation, created_ms, state: State::Open };
         match self.write_bucket(name, value, Condition::Absent, &before).await {
-            Ok(()) => Ok(Bucket { name: name.to_owned(), created_ms, incarnation }),
+            Ok(_) => Ok(Bucket { name: name.to_owned(), created_ms, incarnation }),
             Err(Error::PreconditionFailed) => Err(Error::BucketExists),
             Err(error) => Err(error),
         }
@@ -132,28 +132,33 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
             return Err(Error::BucketNotEmpty);
         }
         let closing = Value { state: State::Closing, ..value };
-        self.write_bucket(name, closing, before.condition(), &before).await.map_err(conflict)?;
-        self.close(name, closing).await
+        let write = self.write_bucket(name, closing, before.condition(), &before);
+        let operation = write.await.map_err(conflict)?;
+        self.close(name, closing, operation).await
     }
 
-    /// The second half of a deletion, from "closing" decided to deleted or open again.
-    async fn close(&self, name: &str, closing: Value) -> Result<()> {
+    /// The second half of a deletion, from "closing" decided by `operation` to deleted or open again.
+    /// Only the closer whose record stands decides either: what another one saw or did is nothing to go
+    /// by, however long it has been waiting.
+    async fn close(&self, name: &str, closing: Value, operation: OperationId) -> Result<()> {
         let incarnation = closing.incarnation;
         let emptied = match self.on_quorums(|| Request::CloseBucket { incarnation }).await {
             Ok(()) => self.is_empty(incarnation).await,
             Err(error) => Err(error),
         };
-        let (before, now) = self.bucket_value(name).await?;
-        let ours =
-            now.is_some_and(|now| now.incarnation == incarnation && now.state == State::Closing);
-        if !ours {
+        let (before, _) = self.bucket_value(name).await?;
+        if before.live().is_none_or(|record| record.operation() != operation) {
             return Err(Error::Conflict);
         }
         if let Ok(true) = emptied {
-            self.remove_settings(incarnation).await?;
             let write =
                 Write::tombstone(bucket_key(name), self.tombstone(), before.condition(), &before);
-            return self.write_key(SYSTEM_SET, write).await.map_err(conflict);
+            self.write_key(SYSTEM_SET, write).await.map_err(conflict)?;
+            // Nothing reads them any more; the deletion does not fail with them.
+            if let Err(error) = self.remove_settings(incarnation).await {
+                tracing::warn!(bucket = name, %error, "settings of a deleted bucket are left");
+            }
+            return Ok(());
         }
         let open = Value { state: State::Open, ..closing };
         self.on_quorums(|| Request::ReopenBucket { incarnation }).await?;
@@ -167,7 +172,14 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
         if u128::from(age_ms) < CLOSING_STALE.as_millis() {
             return Ok(());
         }
-        match self.close(name, closing).await {
+        // First it takes the closing over, so that the former closer decides nothing any more.
+        let takeover = self.write_bucket(name, closing, seen.condition(), seen).await;
+        let operation = match takeover.map_err(conflict) {
+            Ok(operation) => operation,
+            Err(Error::Conflict) => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        match self.close(name, closing, operation).await {
             Ok(()) | Err(Error::BucketNotEmpty | Error::Conflict) => Ok(()),
             Err(error) => Err(error),
         }
@@ -216,10 +228,11 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
         value: Value,
         condition: Condition,
         before: &KeyRead,
-    ) -> Result<()> {
+    ) -> Result<OperationId> {
         let record = self.system_record(value.encode());
+        let operation = record.operation();
         let write = Write::staged(bucket_key(name), record, condition, before, None);
-        self.write_key(SYSTEM_SET, write).await
+        self.write_key(SYSTEM_SET, write).await.map(|()| operation)
     }
 
     /// A record that is nothing but a system value. Its ETag tells one write from the next, so that
