@@ -191,12 +191,18 @@ impl Siege<'_> {
         ))
     }
 
+    /// How the `lost`-th drive is lost: what is destroyed beyond N drives nobody could bring back, so those
+    /// only go away.
+    fn way_of(&self, lost: usize) -> Way {
+        if lost <= self.layout().parity { self.way } else { Way::Rename }
+    }
+
     fn fence(&self, lost: usize) -> Result<Fenced> {
         let drive = self.order[lost - 1];
         let path = self.launch.drive(drive);
         let mark = self.server.log_mark();
         let start = Instant::now();
-        match self.way {
+        match self.way_of(lost) {
             Way::Rename => fs::rename(&path, aside(&path)).context("renaming a drive")?,
             Way::Remove => fs::remove_dir_all(&path).context("removing a drive")?,
             Way::Overwrite => overwrite(&path, self.seed ^ drive as u64)?,
@@ -248,19 +254,22 @@ impl Siege<'_> {
     fn return_drives(&self, lost: &[usize]) -> Result<String> {
         let start = Instant::now();
         let mark = self.server.log_mark();
-        let paths: Vec<PathBuf> = lost.iter().map(|drive| self.launch.drive(*drive)).collect();
-        for path in &paths {
-            match self.way {
+        let paths: Vec<(Way, PathBuf)> = (1..)
+            .zip(lost)
+            .map(|(number, drive)| (self.way_of(number), self.launch.drive(*drive)))
+            .collect();
+        for (way, path) in &paths {
+            match way {
                 Way::Rename => fs::rename(aside(path), path).context("renaming a drive back")?,
                 Way::Remove => fs::create_dir(path).context("an empty directory")?,
                 Way::Overwrite => self.ensure_foreign_refused(mark, path)?,
             }
         }
-        let (phrase, limit) = match self.way {
-            Way::Rename => ("drive is back", RETURN_LIMIT),
-            Way::Remove | Way::Overwrite => ("drive refilled", REFILL_LIMIT),
-        };
-        for path in &paths {
+        for (way, path) in &paths {
+            let (phrase, limit) = match way {
+                Way::Rename => ("drive is back", RETURN_LIMIT),
+                Way::Remove | Way::Overwrite => ("drive refilled", REFILL_LIMIT),
+            };
             self.server.await_line(mark, &[phrase, &path.to_string_lossy()], limit)?;
         }
         Ok(format!("after {} ms", start.elapsed().as_millis()))
