@@ -292,6 +292,8 @@ mod tests {
         let address = listener.local_addr().expect("bound");
         std::thread::spawn(move || {
             let (mut stream, _) = listener.accept().expect("a client");
+            // Before the first answer, so that who has seen the last one finds nobody.
+            drop(listener);
             for answer in answers {
                 let mut seen = Vec::new();
                 while find(&seen, b"\r\n\r\n").is_none() {
