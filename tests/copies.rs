@@ -44,6 +44,7 @@ fn value(operation: u128) -> Value {
         kind: Kind::Data,
         class: 0,
         incarnation: Incarnation(1),
+        lineage: None,
         modified_ms: 0,
         size: 4,
         etag: Etag::default(),

@@ -179,11 +179,17 @@ impl KeyState {
     }
 
     /// Whether a listing must look at the key: anything but a certified tombstone with no record above.
-    pub fn may_be_live(&self) -> bool {
+    /// Delete markers count where `markers` says so.
+    pub fn may_be_live(&self, markers: bool) -> bool {
         let last = self.slots.iter().rev().find_map(|state| {
             state.accepted.as_ref().map(|(_, record)| (state.certified, record.kind()))
         });
-        last.is_some_and(|(certified, kind)| !certified || kind.is_live())
+        last.is_some_and(|(certified, kind)| {
+            !certified
+                || kind.is_live()
+                || kind == Kind::Removed
+                || (markers && kind == Kind::Marker)
+        })
     }
 
     pub fn is_empty(&self) -> bool {

@@ -15,7 +15,8 @@
 //! When the last record that names a payload goes, the payload is freed if that record was decided
 //! and is superseded by one that is settled. Otherwise (its operation lost the slot, or may still
 //! be decided in another; or the payload was relocated) it becomes an orphan, and the layer above
-//! frees it once it has proved that nothing needs it.
+//! frees it once it has proved that nothing needs it. So it does where the record may be a version
+//! that is kept in a key of its own, which this drive has not learned.
 
 pub mod list;
 
@@ -92,6 +93,8 @@ pub struct Updated<T> {
 struct Named {
     slot: Slot,
     certified: bool,
+    /// Of a record with a lineage: whether it keeps its predecessor.
+    keeps: Option<bool>,
     payloads: SmallVec<[PayloadId; 2]>,
 }
 
@@ -183,7 +186,8 @@ impl Index {
         let before = old.map(|old| names(old, self.set, self.position)).unwrap_or_default();
         self.run_bytes -= old.map_or(0, |old| run_bytes(key, old));
         self.run_bytes += run_bytes(key, &state);
-        for payload in names(&state, self.set, self.position).iter().flat_map(|at| &at.payloads) {
+        let after = names(&state, self.set, self.position);
+        for payload in after.iter().flat_map(|at| &at.payloads) {
             self.payloads.entry(*payload).or_default().names.push(key.clone());
             self.orphans.remove(payload);
             self.relocated.remove(payload);
@@ -198,13 +202,14 @@ impl Index {
             }
         }
         let mut freed = Freed::new();
-        for named in before {
-            // A completion may have chosen a part that is overwritten after that: whether anything
-            // needs its payload is for the layer above to say.
-            let is_part = key.space() == Keyspace::Parts;
+        // A completion may have chosen a part that is overwritten after that: whether anything needs
+        // its payload is for the layer above to say.
+        let superseding = superseding.filter(|_| key.space() != Keyspace::Parts);
+        for named in &before {
             let superseded = superseding.is_some_and(|slot| named.slot < slot);
-            let decided = named.certified && superseded && !is_part;
-            for payload in named.payloads {
+            let decided =
+                named.certified && superseded && !may_be_kept(key, named, &before, &after);
+            for &payload in &named.payloads {
                 freed.extend(self.unname(payload, key, decided).map(|held| (payload, held)));
             }
         }
@@ -485,9 +490,24 @@ fn names(state: &KeyState, set: SetIndex, position: u8) -> SmallVec<[Named; 2]> 
         .map(|(slot, certified, record)| Named {
             slot,
             certified,
+            keeps: record.lineage().map(|lineage| lineage.keeps_predecessor),
             payloads: payloads_here(record, set, position),
         })
         .collect()
+}
+
+/// Whether a superseded record of `key` may have become a key of its own: the record of the very next
+/// slot says so, or that is not known here and what follows has a lineage.
+fn may_be_kept(key: &Key, named: &Named, before: &[Named], after: &[Named]) -> bool {
+    if key.space() != Keyspace::Objects {
+        return false;
+    }
+    let mut above = before.iter().chain(after).filter(|other| other.certified);
+    let next = above.clone().find(|other| other.slot == named.slot.next());
+    match next {
+        Some(next) => next.keeps == Some(true),
+        None => above.any(|other| other.slot > named.slot && other.keeps.is_some()),
+    }
 }
 
 /// The slot below which a decided record that went out of the state is superseded and its payload

@@ -7,7 +7,9 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use crate::units::{BlockCount, Incarnation, OperationId, PayloadId, SET_DRIVES_MAX, VersionId};
+use crate::units::{
+    BlockCount, Incarnation, OperationId, PayloadId, SET_DRIVES_MAX, Slot, VersionId,
+};
 
 /// Version of the encoding below.
 const FORMAT: u8 = 1;
@@ -35,6 +37,10 @@ pub enum Kind {
     Relocated = 3,
     /// The payload of the version before is gone for good: everything else of it is told here.
     Lost = 4,
+    /// A delete marker: a version that says that the key is deleted.
+    Marker = 5,
+    /// The version before is removed; the metadata names the one that is current now.
+    Removed = 6,
 }
 
 impl Kind {
@@ -42,7 +48,28 @@ impl Kind {
     pub fn is_live(self) -> bool {
         matches!(self, Self::Data | Self::Lost)
     }
+    /// Whether the record is a version of an object.
+    pub fn is_version(self) -> bool {
+        matches!(self, Self::Data | Self::Lost | Self::Marker)
+    }
 }
+
+/// What a record says of its key's versions, where versions are kept.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct Lineage {
+    /// It is the null version: it was written while none got an id.
+    pub is_null: bool,
+    /// The record of the slot before is a version that is kept, in a key of its own.
+    pub keeps_predecessor: bool,
+    /// The slot in which the version was first decided, where the record describes it anew.
+    pub origin: Option<Slot>,
+}
+
+const LINEAGE: u8 = 1;
+const LINEAGE_NULL: u8 = 2;
+const LINEAGE_KEEPS: u8 = 4;
+const LINEAGE_ORIGIN: u8 = 8;
+const ORIGIN_BYTES: usize = 8;
 
 /// What a record's payload section holds. The numbers are stored.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -196,6 +223,8 @@ pub struct Fields {
     /// Storage class: 0 STANDARD, 1 REDUCED_REDUNDANCY.
     pub class: u8,
     pub incarnation: Incarnation,
+    /// `None` in a key that never had versions.
+    pub lineage: Option<Lineage>,
     pub modified_ms: u64,
     pub size: u64,
     pub etag: Etag,
@@ -219,7 +248,9 @@ pub struct Malformed(pub &'static str);
 impl Record {
     pub fn encode(fields: &Fields) -> Self {
         assert!(fields.payloads.len() <= PAYLOADS_INLINE_MAX);
+        let origin = fields.lineage.and_then(|lineage| lineage.origin);
         let total = HEADER_BYTES
+            + origin.map_or(0, |_| ORIGIN_BYTES)
             + fields.payloads.len() * PAYLOAD_BYTES
             + fields.checksums.len()
             + fields.metadata.len();
@@ -240,8 +271,13 @@ impl Record {
         out.put_u16_le(u16::try_from(fields.checksums.len()).expect("below the limit"));
         out.put_u64_le(fields.incarnation.0);
         out.put_u32_le(u32::try_from(fields.metadata.len()).expect("below the limit"));
-        out.put_u32_le(0);
+        out.put_u8(fields.lineage.map_or(0, Lineage::flags));
+        out.put_bytes(0, 3);
         assert_eq!(out.len(), HEADER_BYTES);
+        if let Some(origin) = origin {
+            out.put_u32_le(origin.generation);
+            out.put_u32_le(origin.sequence);
+        }
         for layout in &fields.payloads {
             layout.encode_into(&mut out);
         }
@@ -259,14 +295,18 @@ impl Record {
         if bytes[0] != FORMAT {
             return Err(Malformed("format version"));
         }
-        if !(1..=4).contains(&bytes[1]) {
+        if !(1..=6).contains(&bytes[1]) {
             return Err(Malformed("kind"));
         }
         if bytes[3] > 2 {
             return Err(Malformed("payload form"));
         }
+        let lineage = bytes[92];
+        if lineage > 15 || (lineage != 0 && lineage & LINEAGE == 0) {
+            return Err(Malformed("lineage"));
+        }
         let payloads = usize::from(read_u16(&bytes, 76));
-        let total = HEADER_BYTES
+        let total = payloads_start(&bytes)
             + payloads * PAYLOAD_BYTES
             + usize::from(read_u16(&bytes, 78))
             + usize::try_from(read_u32(&bytes, 88)).map_err(|_| Malformed("length"))?;
@@ -302,8 +342,30 @@ impl Record {
             1 => Kind::Data,
             2 => Kind::Tombstone,
             3 => Kind::Relocated,
-            _ => Kind::Lost,
+            4 => Kind::Lost,
+            5 => Kind::Marker,
+            _ => Kind::Removed,
         }
+    }
+    pub fn lineage(&self) -> Option<Lineage> {
+        let flags = self.0[92];
+        let has = |flag: u8| flags & flag != 0;
+        has(LINEAGE).then(|| Lineage {
+            is_null: has(LINEAGE_NULL),
+            keeps_predecessor: has(LINEAGE_KEEPS),
+            origin: has(LINEAGE_ORIGIN).then(|| Slot {
+                generation: read_u32(&self.0, HEADER_BYTES),
+                sequence: read_u32(&self.0, HEADER_BYTES + 4),
+            }),
+        })
+    }
+    /// The same record with another lineage.
+    #[must_use]
+    pub fn with_lineage(&self, lineage: Option<Lineage>) -> Self {
+        if self.lineage() == lineage {
+            return self.clone();
+        }
+        Self::encode(&Fields { lineage, ..self.fields() })
     }
     pub fn class(&self) -> u8 {
         self.0[2]
@@ -340,11 +402,11 @@ impl Record {
         (0..self.payload_count()).map(|index| self.payload(index))
     }
     pub fn checksums(&self) -> Bytes {
-        let start = HEADER_BYTES + self.payload_count() * PAYLOAD_BYTES;
+        let start = payloads_start(&self.0) + self.payload_count() * PAYLOAD_BYTES;
         self.0.slice(start..start + usize::from(read_u16(&self.0, 78)))
     }
     pub fn metadata(&self) -> Bytes {
-        let start = HEADER_BYTES
+        let start = payloads_start(&self.0)
             + self.payload_count() * PAYLOAD_BYTES
             + usize::from(read_u16(&self.0, 78));
         self.0.slice(start..)
@@ -357,6 +419,7 @@ impl Record {
             kind: self.kind(),
             class: self.class(),
             incarnation: self.incarnation(),
+            lineage: self.lineage(),
             modified_ms: self.modified_ms(),
             size: self.size(),
             etag: self.etag(),
@@ -368,9 +431,24 @@ impl Record {
     }
 
     fn payload_slice(&self, index: usize) -> &[u8] {
-        let start = HEADER_BYTES + index * PAYLOAD_BYTES;
+        let start = payloads_start(&self.0) + index * PAYLOAD_BYTES;
         &self.0[start..start + PAYLOAD_BYTES]
     }
+}
+
+impl Lineage {
+    fn flags(self) -> u8 {
+        let flag = |set: bool, flag: u8| if set { flag } else { 0 };
+        LINEAGE
+            | flag(self.is_null, LINEAGE_NULL)
+            | flag(self.keeps_predecessor, LINEAGE_KEEPS)
+            | flag(self.origin.is_some(), LINEAGE_ORIGIN)
+    }
+}
+
+/// Where the payloads begin in an encoded record.
+fn payloads_start(record: &[u8]) -> usize {
+    HEADER_BYTES + if record[92] & LINEAGE_ORIGIN != 0 { ORIGIN_BYTES } else { 0 }
 }
 
 impl std::fmt::Debug for Record {
@@ -405,6 +483,7 @@ mod tests {
             kind: Kind::Data,
             class: 1,
             incarnation: Incarnation(9),
+            lineage: None,
             modified_ms: 1_700_000_000_000,
             size: 10 << 20,
             etag: Etag { md5: [3; 16], parts: 2 },
@@ -433,12 +512,44 @@ mod tests {
     }
 
     #[test]
+    fn a_lineage_comes_back_and_moves_nothing() {
+        let origin = Some(Slot { generation: 1, sequence: 7 });
+        for bits in 0..8 {
+            let has = |bit: u8| bits & bit != 0;
+            let lineage = Lineage {
+                is_null: has(1),
+                keeps_predecessor: has(2),
+                origin: origin.filter(|_| has(4)),
+            };
+            let plain = Record::encode(&sample());
+            let record = plain.with_lineage(Some(lineage));
+            let again = Record::decode(record.bytes().clone()).expect("decodes");
+            assert_eq!(again.fields(), Fields { lineage: Some(lineage), ..sample() });
+            assert_eq!(record.with_lineage(None), plain);
+            for length in 0..record.bytes().len() {
+                assert!(Record::decode(record.bytes().slice(..length)).is_err());
+            }
+        }
+    }
+
+    #[test]
     fn bytes_that_are_no_record_are_refused() {
         let record = Record::encode(&sample());
         for length in 0..record.bytes().len() {
             assert!(Record::decode(record.bytes().slice(..length)).is_err());
         }
-        for (at, wrong) in [(0, 9), (1, 0), (1, 5), (3, 3), (76, 2), (96 + 24, 7), (96 + 25, 0)] {
+        for (at, wrong) in [
+            (0, 9),
+            (1, 0),
+            (1, 7),
+            (3, 3),
+            (76, 2),
+            (92, 2),
+            (92, 9),
+            (92, 17),
+            (96 + 24, 7),
+            (96 + 25, 0),
+        ] {
             let mut bytes = record.bytes().to_vec();
             bytes[at] = wrong;
             assert!(Record::decode(bytes.into()).is_err(), "byte {at} set to {wrong}");

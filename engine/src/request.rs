@@ -186,6 +186,8 @@ pub struct ListRequest {
     pub after: Option<ListAfter>,
     /// Groups keys that share what follows the prefix up to this string.
     pub delimiter: Option<Bytes>,
+    /// Whether keys are listed whose head is a delete marker.
+    pub markers: bool,
     pub limit: u32,
 }
 

@@ -177,6 +177,8 @@ pub enum Keyspace {
     Uploads = 2,
     /// Parts of multipart uploads.
     Parts = 3,
+    /// Versions of objects that are not the head of their key any more.
+    Versions = 4,
 }
 
 /// A key as the index orders it: keyspace (1 byte), bucket incarnation (8 bytes, big-endian),
@@ -201,7 +203,7 @@ impl Key {
 
     /// The key whose stored form is `bytes`, if they can be one.
     pub fn from_stored(bytes: Bytes) -> Option<Self> {
-        let valid = (KEY_PREFIX_BYTES..=KEY_BYTES_MAX).contains(&bytes.len()) && bytes[0] <= 3;
+        let valid = (KEY_PREFIX_BYTES..=KEY_BYTES_MAX).contains(&bytes.len()) && bytes[0] <= 4;
         valid.then_some(Self(bytes))
     }
 
@@ -220,7 +222,8 @@ impl Key {
             0 => Keyspace::System,
             1 => Keyspace::Objects,
             2 => Keyspace::Uploads,
-            _ => Keyspace::Parts,
+            3 => Keyspace::Parts,
+            _ => Keyspace::Versions,
         }
     }
     pub fn bucket(&self) -> Incarnation {

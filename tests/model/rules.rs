@@ -131,6 +131,7 @@ fn fields(operation: u8, kind: Kind) -> Fields {
         kind,
         class: 0,
         incarnation: Incarnation(1),
+        lineage: None,
         modified_ms: 0,
         size: 0,
         etag: Etag::default(),

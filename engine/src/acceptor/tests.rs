@@ -15,6 +15,7 @@ fn record(operation: u128, kind: Kind) -> Record {
         kind,
         class: 0,
         incarnation: Incarnation(1),
+        lineage: None,
         modified_ms: 0,
         size: 0,
         etag: Etag::default(),
@@ -100,25 +101,25 @@ fn learning_replaces_a_loser_and_never_goes_back() {
 #[test]
 fn only_a_bare_certified_tombstone_is_passed_over_by_listings() {
     let mut key = KeyState::default();
-    assert!(!key.may_be_live());
+    assert!(!key.may_be_live(false));
     key.accept(ONE, Ballot::FAST, None, &record(1, Kind::Tombstone)).expect("accepted");
-    assert!(key.may_be_live(), "not certified: what it hides may be live");
+    assert!(key.may_be_live(false), "not certified: what it hides may be live");
     key.certify(certificate(ONE, 1), false);
-    assert!(!key.may_be_live());
+    assert!(!key.may_be_live(false));
     key.accept(ONE.next(), Ballot::FAST, Some(certificate(ONE, 1)), &data(2)).expect("accepted");
-    assert!(key.may_be_live());
+    assert!(key.may_be_live(false));
 }
 
 #[test]
 fn a_promise_that_nothing_followed_is_no_work() {
     let mut key = KeyState::default();
     key.prepare(ONE, ballot(1), None).expect("promised");
-    assert!(key.is_settled() && !key.may_be_live());
+    assert!(key.is_settled() && !key.may_be_live(false));
     key.accept(ONE, ballot(1), None, &data(1)).expect("accepted");
-    assert!(!key.is_settled() && key.may_be_live());
+    assert!(!key.is_settled() && key.may_be_live(false));
     key.certify(certificate(ONE, 1), true);
     key.prepare(ONE.next(), ballot(1), Some(certificate(ONE, 1))).expect("promised");
-    assert!(key.is_settled() && key.may_be_live());
+    assert!(key.is_settled() && key.may_be_live(false));
 }
 
 #[test]
@@ -168,7 +169,7 @@ fn what_a_lost_record_supersedes_stays_until_the_next_write_is_settled() {
     key.certify(certificate(three, 3), true);
     let held = |key: &KeyState| key.records().map(|r| r.operation().0).collect::<Vec<_>>();
     assert_eq!(held(&key), [1, 3]);
-    assert!(key.is_settled() && key.may_be_live());
+    assert!(key.is_settled() && key.may_be_live(false));
     key.learn(three.next(), &data(4));
     assert_eq!(held(&key), [3, 4]);
 }

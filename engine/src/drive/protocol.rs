@@ -306,7 +306,7 @@ impl State {
     fn refuse_new(&self, key: &Key, fresh: bool, record: &Record) -> Option<Refusal> {
         let held =
             self.index.key(key).is_some_and(|state| state.records().any(|held| held == record));
-        if held || record.kind() != Kind::Data || !fresh {
+        if held || !matches!(record.kind(), Kind::Data | Kind::Marker) || !fresh {
             return None;
         }
         if self.index.is_closed(key.bucket()) {

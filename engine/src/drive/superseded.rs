@@ -43,6 +43,7 @@ mod tests {
             kind: Kind::Data,
             class: 0,
             incarnation: Incarnation(1),
+            lineage: None,
             modified_ms: 0,
             size: 0,
             etag: Etag::default(),

@@ -11,7 +11,7 @@ use siphasher::sip::SipHasher13;
 use super::Index;
 use crate::acceptor::KeyState;
 use crate::request::{ListAfter, ListEntry, ListPage, ListRequest, ListedSlot, PageFingerprint};
-use crate::units::{Epoch, KEY_BYTES_MAX, Key};
+use crate::units::{Epoch, KEY_BYTES_MAX, Key, Keyspace};
 
 /// Keys that one call looks at, for a page of `limit` entries.
 pub fn looked_at_max(limit: u32) -> usize {
@@ -64,7 +64,7 @@ impl Index {
                 looked_at += 1;
                 wait_for = wait_for.max(entry.mutation);
                 let group = group_bytes(key, prefix.len(), request.delimiter.as_deref());
-                let listed = entry.state.may_be_live();
+                let listed = entry.state.may_be_live(request.markers);
                 let passed_group = group.filter(|_| listed).map(|bytes| cut(key, bytes));
                 if listed {
                     count += 1;
@@ -137,7 +137,11 @@ fn after_prefix(prefix: &Key) -> Option<Key> {
 /// Length of the common prefix that `key` belongs to, in stored bytes.
 fn group_bytes(key: &Key, prefix_bytes: usize, delimiter: Option<&[u8]>) -> Option<usize> {
     let delimiter = delimiter.filter(|delimiter| !delimiter.is_empty())?;
-    let rest = &key.as_bytes()[prefix_bytes..];
+    let mut rest = &key.as_bytes()[prefix_bytes..];
+    if key.space() == Keyspace::Versions {
+        // What follows the object's name is no text.
+        rest = &rest[..rest.iter().position(|byte| *byte == 0)?];
+    }
     let at = if let [single] = delimiter {
         rest.iter().position(|byte| byte == single)?
     } else {

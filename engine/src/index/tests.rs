@@ -36,6 +36,7 @@ fn record(kind: Kind, operation: u128, payloads: &[u128], position: u8) -> Recor
         kind,
         class: 0,
         incarnation: Incarnation(1),
+        lineage: None,
         modified_ms: 0,
         size: 0,
         etag: Etag::default(),
@@ -145,4 +146,56 @@ fn what_is_read_back_frees_nothing_by_itself() {
     assert!(index.held(PayloadId(7)).is_none() && orphans(&index).is_empty());
     let garbage = Bytes::from_static(b"garbage");
     assert!(!index.apply(Entry::KeySet { key, state: garbage }));
+}
+
+fn with_lineage(record: &Record, keeps_predecessor: bool) -> Record {
+    let lineage = crate::record::Lineage { keeps_predecessor, ..Default::default() };
+    record.with_lineage(Some(lineage))
+}
+
+#[test]
+fn a_version_that_is_kept_is_not_freed_where_its_archive_is_not_known() {
+    let (first, key) = (record(Kind::Data, 1, &[7], 0), key("k"));
+    let (second, third) = (record(Kind::Data, 2, &[8], 0), record(Kind::Data, 3, &[9], 0));
+    let two = ONE.next();
+    for keeps in [true, false] {
+        let mut index = index();
+        hold(&mut index, 7, &key);
+        learn(&mut index, &key, ONE, &first);
+        learn(&mut index, &key, two, &with_lineage(&second, keeps));
+        let freed = settle(&mut index, &key, two, 2);
+        assert_eq!(
+            (freed, orphans(&index)),
+            if keeps { (vec![], vec![7]) } else { (vec![7], vec![]) }
+        );
+    }
+    // Whether slot 2 kept slot 1 is not known where only slot 3 is.
+    let mut index = index();
+    hold(&mut index, 7, &key);
+    learn(&mut index, &key, ONE, &first);
+    learn(&mut index, &key, two.next(), &with_lineage(&third, false));
+    assert!(settle(&mut index, &key, two.next(), 3).is_empty());
+    assert_eq!(orphans(&index), [7]);
+    // Once the archive is known it is no orphan, and goes with the archive.
+    let archive = Key::new(Keyspace::Versions, Incarnation(1), b"k\0archive!");
+    let archived = Slot { generation: 1, sequence: 1 };
+    learn(&mut index, &archive, archived, &first);
+    assert!(orphans(&index).is_empty() && index.is_named(PayloadId(7)));
+    let end = with_lineage(&record(Kind::Tombstone, 4, &[], 0), false);
+    learn(&mut index, &archive, archived.next(), &end);
+    assert_eq!(settle(&mut index, &archive, archived.next(), 4), [7]);
+}
+
+#[test]
+fn a_version_that_is_skipped_over_keeps_what_its_record_kept() {
+    let (mut index, key) = (index(), key("k"));
+    let (two, three) = (ONE.next(), ONE.next().next());
+    hold(&mut index, 7, &key);
+    hold(&mut index, 8, &key);
+    learn(&mut index, &key, ONE, &record(Kind::Data, 1, &[7], 0));
+    settle(&mut index, &key, ONE, 1);
+    learn(&mut index, &key, two, &with_lineage(&record(Kind::Data, 2, &[8], 0), true));
+    learn(&mut index, &key, three, &with_lineage(&record(Kind::Data, 3, &[9], 0), false));
+    assert_eq!(settle(&mut index, &key, three, 3), [8], "slot 3 keeps slot 2 no longer");
+    assert_eq!(orphans(&index), [7], "slot 2 kept slot 1");
 }

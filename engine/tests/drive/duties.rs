@@ -173,6 +173,7 @@ fn a_listing_passes_over_groups_and_tombstones() {
             prefix: key(prefix),
             after: None,
             delimiter: delimiter.map(|text| Bytes::from_static(text.as_bytes())),
+            markers: false,
             limit,
         };
         // A tombstone that is not certified may not be one: it is listed.

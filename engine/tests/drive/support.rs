@@ -124,6 +124,7 @@ pub(crate) fn record(kind: Kind, operation: OperationId, payloads: Vec<Layout>) 
         kind,
         class: 0,
         incarnation: Incarnation(1),
+        lineage: None,
         modified_ms: 1,
         size: payloads.iter().map(|layout| layout.bytes).sum(),
         etag: Etag::default(),
@@ -211,7 +212,7 @@ pub(crate) async fn orphans(drive: &Rc<SimDrive>) -> Vec<PayloadId> {
 }
 
 pub(crate) fn list_all(limit: u32) -> ListRequest {
-    ListRequest { prefix: key(""), after: None, delimiter: None, limit }
+    ListRequest { prefix: key(""), after: None, delimiter: None, markers: false, limit }
 }
 
 pub(crate) fn request(

@@ -68,6 +68,7 @@ pub(super) struct Keys {
     objects: u64,
     uploads: u64,
     parts: u64,
+    versions: u64,
     unsettled: u64,
 }
 
@@ -78,6 +79,7 @@ impl Keys {
             Keyspace::Objects => &mut self.objects,
             Keyspace::Uploads => &mut self.uploads,
             Keyspace::Parts => &mut self.parts,
+            Keyspace::Versions => &mut self.versions,
         } += 1;
         self.unsettled += u64::from(digest.slots.iter().any(|slot| !slot.settled));
     }
@@ -85,9 +87,9 @@ impl Keys {
 
 pub(super) fn keys(keys: &Keys) -> String {
     format!(
-        "keys         {} of objects (deleted ones included), {} of uploads, {} of parts, {} of the \
-         system\nunsettled    {} keys\n",
-        keys.objects, keys.uploads, keys.parts, keys.system, keys.unsettled
+        "keys         {} of objects (deleted ones included), {} of former versions, {} of uploads, \
+         {} of parts, {} of the system\nunsettled    {} keys\n",
+        keys.objects, keys.versions, keys.uploads, keys.parts, keys.system, keys.unsettled
     )
 }
 
@@ -213,6 +215,7 @@ mod tests {
             kind: Kind::Data,
             class: 0,
             incarnation: Incarnation(0xabc),
+            lineage: None,
             modified_ms: 1_700_000_000_000,
             size: 12_345,
             etag: Etag::default(),

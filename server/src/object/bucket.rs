@@ -245,6 +245,7 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
             kind: Kind::Data,
             class: 0,
             incarnation: Incarnation::default(),
+            lineage: None,
             modified_ms: self.runtime().wall().0,
             size: 0,
             etag: Etag { md5: operation.0.to_le_bytes(), parts: 0 },

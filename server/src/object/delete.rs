@@ -59,6 +59,7 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
             kind: Kind::Tombstone,
             class: 0,
             incarnation: Incarnation::default(),
+            lineage: None,
             modified_ms: self.runtime().wall().0,
             size: 0,
             etag: Etag::default(),

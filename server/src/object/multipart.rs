@@ -96,6 +96,7 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
             kind: Kind::Data,
             class: upload.class as u8,
             incarnation: names.incarnation,
+            lineage: None,
             modified_ms: self.runtime().wall().0,
             size,
             etag: Etag { md5: staged.md5, parts: 0 },
@@ -344,6 +345,7 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
             kind: Kind::Data,
             class: upload.class as u8,
             incarnation: names.incarnation,
+            lineage: None,
             modified_ms: self.runtime().wall().0,
             size,
             etag: Etag {

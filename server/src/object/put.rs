@@ -61,6 +61,7 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
             kind: Kind::Data,
             class: put.class as u8,
             incarnation: Default::default(),
+            lineage: None,
             modified_ms: self.runtime().wall().0,
             size: put.size,
             etag: Etag { md5: staged.md5, parts: 0 },

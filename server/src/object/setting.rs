@@ -64,6 +64,7 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
             kind: Kind::Data,
             class: StorageClass::Standard as u8,
             incarnation: Incarnation::default(),
+            lineage: None,
             modified_ms: self.runtime().wall().0,
             size,
             etag: Etag { md5: staged.md5, parts: 0 },
