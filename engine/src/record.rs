@@ -359,6 +359,11 @@ impl Record {
             }),
         })
     }
+    /// The same record with other metadata.
+    #[must_use]
+    pub fn with_metadata(&self, metadata: Bytes) -> Self {
+        Self::encode(&Fields { metadata, ..self.fields() })
+    }
     /// The same record with another lineage.
     #[must_use]
     pub fn with_lineage(&self, lineage: Option<Lineage>) -> Self {

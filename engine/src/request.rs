@@ -336,9 +336,9 @@ impl ListEntry {
     }
 
     /// The record of a key of which the drive knows one slot, certified, and nothing above.
-    pub fn certified_alone(&self) -> Option<&Record> {
+    pub fn certified_alone(&self) -> Option<(Slot, &Record)> {
         match &self.slots[..] {
-            [only] if only.certified => only.accepted.as_ref(),
+            [only] if only.certified => Some((only.slot, only.accepted.as_ref()?)),
             _ => None,
         }
     }

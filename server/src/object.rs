@@ -4,6 +4,7 @@
 //! very code that serves.
 
 pub mod api;
+mod archive;
 pub(crate) mod bucket;
 mod checksums;
 mod delete;
@@ -31,6 +32,8 @@ mod tagging;
 mod upload;
 mod upload_list;
 mod upload_sweep;
+mod version;
+mod version_list;
 
 pub use api::*;
 pub use error::{Error, Result};

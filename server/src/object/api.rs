@@ -7,6 +7,7 @@ use basalt_engine::units::{Incarnation, VersionId};
 use bytes::Bytes;
 
 use super::error::{Result, SourceError};
+pub use super::version::VersionName;
 
 /// The bytes of a PUT as they arrive, already decoded from any transfer encoding.
 pub trait Source {
@@ -117,7 +118,8 @@ pub struct Put {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Written {
     pub etag: Etag,
-    pub version: VersionId,
+    /// `None` where no versions are kept.
+    pub version: Option<VersionName>,
     pub checksums: Vec<Checksum>,
     pub size: u64,
 }
@@ -127,6 +129,46 @@ pub struct Bucket {
     pub name: String,
     pub created_ms: u64,
     pub incarnation: Incarnation,
+    pub versioning: Versioning,
+}
+
+/// Whether a bucket keeps versions. The numbers are stored.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[repr(u8)]
+pub enum Versioning {
+    /// It never did, and nothing of it shows.
+    #[default]
+    Unset = 0,
+    /// Every version gets an id and is kept.
+    Enabled = 1,
+    /// New versions are null versions, of which there is one; those with an id are kept.
+    Suspended = 2,
+}
+
+/// What a DELETE names.
+#[derive(Clone, Debug)]
+pub struct Deletion {
+    pub key: Bytes,
+    /// Removes this version for good.
+    pub version: Option<VersionName>,
+    pub condition: Condition,
+}
+
+impl Deletion {
+    /// The deletion of whatever is current.
+    pub fn of(key: Bytes) -> Self {
+        Self { key, version: None, condition: Condition::None }
+    }
+}
+
+/// What a DELETE did.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Deleted {
+    /// The delete marker that was made, or the version that is removed; `None` where no versions are
+    /// kept.
+    pub version: Option<VersionName>,
+    /// The version is a delete marker.
+    pub marker: bool,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -135,7 +177,8 @@ pub struct ObjectInfo {
     pub etag: Etag,
     pub modified_ms: u64,
     pub class: StorageClass,
-    pub version: VersionId,
+    /// `None` where no versions are kept.
+    pub version: Option<VersionName>,
     pub metadata: Metadata,
     pub tags: Tags,
     pub checksums: Vec<Checksum>,
@@ -185,6 +228,45 @@ pub struct Listing {
 #[derive(Clone, Debug)]
 pub enum Listed {
     Object(ListedObject),
+    CommonPrefix(Bytes),
+}
+
+#[derive(Clone, Debug)]
+pub struct ListVersions {
+    pub bucket: String,
+    pub prefix: Bytes,
+    pub delimiter: Option<Bytes>,
+    /// Exclusive.
+    pub after: Option<VersionsFrom>,
+    pub limit: u32,
+}
+
+/// Where a listing of versions goes on.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum VersionsFrom {
+    /// Behind every version of this key.
+    Key(Bytes),
+    /// Behind this version of this key.
+    Version(Bytes, VersionName),
+    /// Behind everything under this common prefix.
+    Prefix(Bytes),
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct VersionListing {
+    pub entries: Vec<ListedVersion>,
+    pub next: Option<VersionsFrom>,
+}
+
+#[derive(Clone, Debug)]
+pub enum ListedVersion {
+    Version {
+        object: ListedObject,
+        name: VersionName,
+        is_latest: bool,
+        /// It is a delete marker.
+        is_marker: bool,
+    },
     CommonPrefix(Bytes),
 }
 

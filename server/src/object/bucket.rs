@@ -17,7 +17,7 @@ use basalt_engine::units::{
 use basalt_net::mailbox::Mailbox;
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::api::{Bucket, Condition};
+use super::api::{Bucket, Condition, Versioning};
 use super::error::{Error, Result};
 use super::list::Range;
 use super::register::{KeyRead, Write};
@@ -35,32 +35,53 @@ enum State {
     Closing = 2,
 }
 
-/// What a bucket's record holds: incarnation (u64), created (u64), changed (u64), state (u8).
+/// What a bucket's record holds: incarnation (u64), created (u64), state (u8), versioning (u8; it may
+/// lack, which is unset).
 #[derive(Clone, Copy, Debug)]
 struct Value {
     incarnation: Incarnation,
     created_ms: u64,
     state: State,
+    versioning: Versioning,
 }
+
+const VALUE_BYTES: usize = 17;
 
 impl Value {
     fn encode(self) -> Bytes {
-        let mut out = BytesMut::with_capacity(17);
+        let mut out = BytesMut::with_capacity(VALUE_BYTES + 1);
         out.put_u64_le(self.incarnation.0);
         out.put_u64_le(self.created_ms);
         out.put_u8(self.state as u8);
+        out.put_u8(self.versioning as u8);
         out.freeze()
     }
 
+    fn bucket(self, name: &str) -> Bucket {
+        Bucket {
+            name: name.to_owned(),
+            created_ms: self.created_ms,
+            incarnation: self.incarnation,
+            versioning: self.versioning,
+        }
+    }
+
     fn of(record: &Record) -> Option<Self> {
-        let bytes: [u8; 17] = record.metadata().as_ref().try_into().ok()?;
+        let value = record.metadata();
+        let (bytes, rest) = value.split_at_checked(VALUE_BYTES)?;
         let word = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight"));
         let state = match bytes[16] {
             1 => State::Open,
             2 => State::Closing,
             _ => return None,
         };
-        Some(Self { incarnation: Incarnation(word(0)), created_ms: word(8), state })
+        let versioning = match rest {
+            [] | [0] => Versioning::Unset,
+            [1] => Versioning::Enabled,
+            [2] => Versioning::Suspended,
+            _ => return None,
+        };
+        Some(Self { incarnation: Incarnation(word(0)), created_ms: word(8), state, versioning })
     }
 }
 
@@ -76,13 +97,29 @@ pub(crate) fn bucket_key(name: &str) -> Key {
 impl<M: Mailbox, R: Runtime> Store<M, R> {
     pub async fn bucket(&self, name: &str) -> Result<Bucket> {
         let (_, value) = self.bucket_value(name).await?;
-        self.remember_bucket(name, value.map(|value| value.incarnation));
+        let bucket = value.map(|value| value.bucket(name));
+        self.remember_bucket(name, bucket.as_ref());
+        bucket.ok_or(Error::NoSuchBucket)
+    }
+
+    /// Has a bucket keep versions, or keep no more than there are. Every write that begins when this has
+    /// returned goes by it: each reads the register.
+    pub async fn set_versioning(&self, name: &str, versioning: Versioning) -> Result<()> {
+        assert!(versioning != Versioning::Unset, "versions that are there cannot be made unseen");
+        let (before, value) = self.bucket_value(name).await?;
         let value = value.ok_or(Error::NoSuchBucket)?;
-        Ok(Bucket {
-            name: name.to_owned(),
-            created_ms: value.created_ms,
-            incarnation: value.incarnation,
-        })
+        if value.state == State::Closing {
+            self.finish_stale_closing(name, &before, value).await?;
+            return Err(Error::Conflict);
+        }
+        if value.versioning == versioning {
+            return Ok(());
+        }
+        let value = Value { versioning, ..value };
+        let write = self.write_bucket(name, value, before.condition(), &before);
+        write.await.map_err(conflict)?;
+        self.remember_bucket(name, Some(&value.bucket(name)));
+        Ok(())
     }
 
     pub async fn create_bucket(&self, name: &str) -> Result<Bucket> {
@@ -98,9 +135,10 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
         // Never 0 (the system's own), and ordered by nothing: two lives never share one.
         let incarnation = Incarnation(self.runtime().random_u64().max(1));
         let created_ms = self.runtime().wall().0;
-        let value = Value { incarnation, created_ms, state: State::Open };
+        let value =
+            Value { incarnation, created_ms, state: State::Open, versioning: Versioning::Unset };
         match self.write_bucket(name, value, Condition::Absent, &before).await {
-            Ok(_) => Ok(Bucket { name: name.to_owned(), created_ms, incarnation }),
+            Ok(_) => Ok(value.bucket(name)),
             Err(Error::PreconditionFailed) => Err(Error::BucketExists),
             Err(error) => Err(error),
         }
@@ -112,10 +150,7 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
         let mut range = Range::all(SYSTEM_SET, prefix);
         while let Some((key, record)) = range.next(self).await? {
             let name = String::from_utf8_lossy(&key.name()[NAME_PREFIX.len()..]).into_owned();
-            if let Some(value) = Value::of(&record) {
-                let (created_ms, incarnation) = (value.created_ms, value.incarnation);
-                buckets.push(Bucket { name, created_ms, incarnation });
-            }
+            buckets.extend(Value::of(&record).map(|value| value.bucket(&name)));
         }
         Ok(buckets)
     }
@@ -205,11 +240,10 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
         Ok(())
     }
 
-    /// Whether no key of the incarnation is live, on any set.
+    /// Whether there is no version of anything in the incarnation, on any set.
     async fn is_empty(&self, incarnation: Incarnation) -> Result<bool> {
         for set in self.sets() {
-            let prefix = Key::new(Keyspace::Objects, incarnation, b"");
-            if Range::all(set, prefix).next(self).await?.is_some() {
+            if self.has_versions(set, incarnation).await? {
                 return Ok(false);
             }
         }

@@ -3,6 +3,8 @@
 
 use basalt_engine::units::{SetIndex, VersionId};
 
+use super::version::VersionName;
+
 pub type Result<T> = std::result::Result<T, Error>;
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -15,6 +17,14 @@ pub enum Error {
     BucketNotEmpty,
     #[error("key does not exist")]
     NoSuchKey,
+    #[error("version does not exist")]
+    NoSuchVersion,
+    /// The key's current version is a delete marker.
+    #[error("key is deleted")]
+    Deleted { marker: VersionName },
+    /// The version that was asked for is a delete marker, and there is nothing to read.
+    #[error("the version is a delete marker")]
+    IsMarker { marker: VersionName, modified_ms: u64 },
     #[error("upload does not exist")]
     NoSuchUpload,
     /// A part of a completion is missing or has another ETag.

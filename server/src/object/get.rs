@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use basalt_engine::record::{Kind, Layout, PayloadForm, Record};
 use basalt_engine::seam::Runtime;
-use basalt_engine::units::{Incarnation, Key, Keyspace};
+use basalt_engine::units::{Key, Keyspace};
 use basalt_net::mailbox::Mailbox;
 use bytes::{Bytes, BytesMut};
 
@@ -15,13 +15,18 @@ use super::manifest::{self, Manifest};
 use super::metadata::{decode_checksums, decode_metadata, parts_in};
 use super::parts;
 use super::read::PayloadReader;
-use super::store::Store;
+use super::store::{Known, Store};
+use super::version::VersionName;
 
 impl<M: Mailbox, R: Runtime> Store<M, R> {
-    /// What the key's current object is, without its bytes.
-    pub async fn head(&self, bucket: &str, key: &Bytes) -> Result<ObjectInfo> {
-        let (record, _) = self.live_object(bucket, key, false).await?;
-        Ok(object_info(&record))
+    /// What the key's current object is, or that version of it, without its bytes.
+    pub async fn head(
+        &self,
+        bucket: &str,
+        key: &Bytes,
+        version: Option<VersionName>,
+    ) -> Result<ObjectInfo> {
+        Ok(self.object(bucket, key, version, false).await?.info())
     }
 
     /// Calls `select` once with what the object is; it answers which bytes to read (`None`: none,
@@ -30,23 +35,25 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
         &self,
         bucket: &str,
         key: &Bytes,
+        version: Option<VersionName>,
         select: impl FnOnce(&ObjectInfo) -> Option<Span>,
     ) -> Result<(ObjectInfo, Option<ObjectBody<M, R>>)> {
-        let (record, copy) = self.live_object(bucket, key, true).await?;
-        let info = object_info(&record);
+        let object = self.object(bucket, key, version, true).await?;
+        let info = object.info();
         let Some(span) = select(&info) else { return Ok((info, None)) };
-        let body = self.body(&record, copy, span).await?;
+        let body = self.body(&object.record, object.copy, span).await?;
         Ok((info, Some(body)))
     }
 
-    /// What the key's current object is, and its parts; none where it was not uploaded in parts.
+    /// As [`Self::head`], and its parts; none where it was not uploaded in parts.
     pub async fn head_with_parts(
         &self,
         bucket: &str,
         key: &Bytes,
+        version: Option<VersionName>,
     ) -> Result<(ObjectInfo, Vec<ObjectPart>)> {
-        let (record, _) = self.live_object(bucket, key, false).await?;
-        Ok((object_info(&record), self.parts_of(&record).await?))
+        let object = self.object(bucket, key, version, false).await?;
+        Ok((object.info(), self.parts_of(&object.record).await?))
     }
 
     /// As [`Self::get`], for who wants to choose among the object's parts.
@@ -54,12 +61,13 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
         &self,
         bucket: &str,
         key: &Bytes,
+        version: Option<VersionName>,
         select: impl FnOnce(&ObjectInfo, &[ObjectPart]) -> Option<Span>,
     ) -> Result<(ObjectInfo, Vec<ObjectPart>, Option<ObjectBody<M, R>>)> {
-        let (record, copy) = self.live_object(bucket, key, true).await?;
-        let (info, parts) = (object_info(&record), self.parts_of(&record).await?);
+        let object = self.object(bucket, key, version, true).await?;
+        let (info, parts) = (object.info(), self.parts_of(&object.record).await?);
         let Some(span) = select(&info, &parts) else { return Ok((info, parts, None)) };
-        let body = self.body(&record, copy, span).await?;
+        let body = self.body(&object.record, object.copy, span).await?;
         Ok((info, parts, Some(body)))
     }
 
@@ -75,42 +83,62 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
         Ok(table.and_then(parts::decode).unwrap_or_default())
     }
 
-    /// The key's live record. The bucket's register is read only where the key is not live in the
-    /// incarnation that this core remembers: a bucket is deleted only after all of its keys were, so
-    /// a key that is live proves that its bucket is there.
-    pub(super) async fn live_object(
+    /// The key's current object, or that version of it. The bucket's register is read only where nothing
+    /// is there in the incarnation that this core remembers: a bucket is deleted only after all that was
+    /// in it, so a version that is there proves that its bucket is.
+    pub(super) async fn object(
         &self,
         bucket: &str,
         key: &Bytes,
+        version: Option<VersionName>,
         with_copy: bool,
-    ) -> Result<(Record, Option<Bytes>)> {
+    ) -> Result<Object> {
         let remembered = self.remembered_bucket(bucket);
-        if let Some(incarnation) = remembered {
-            let read = self.live_in(bucket, incarnation, key, with_copy).await?;
-            if let Some(live) = read {
-                return Ok(live);
+        let mut missing = None;
+        if let Some(known) = remembered {
+            match self.object_in(bucket, known, key, version, with_copy).await {
+                Err(error @ (Error::NoSuchKey | Error::NoSuchVersion)) => missing = Some(error),
+                outcome => return outcome,
             }
         }
-        let incarnation = self.bucket(bucket).await?.incarnation;
-        if remembered == Some(incarnation) {
-            return Err(Error::NoSuchKey);
+        let found = self.bucket(bucket).await?;
+        if let (Some(known), Some(missing)) = (remembered, missing)
+            && known.incarnation == found.incarnation
+        {
+            return Err(missing);
         }
-        self.live_in(bucket, incarnation, key, with_copy).await?.ok_or(Error::NoSuchKey)
+        self.object_in(bucket, Known::of(&found), key, version, with_copy).await
     }
 
-    async fn live_in(
+    async fn object_in(
         &self,
         bucket: &str,
-        incarnation: Incarnation,
+        known: Known,
         key: &Bytes,
+        name: Option<VersionName>,
         with_copy: bool,
-    ) -> Result<Option<(Record, Option<Bytes>)>> {
+    ) -> Result<Object> {
         let place = self.place(bucket, key);
-        let key = Key::new(Keyspace::Objects, incarnation, key);
+        let key = Key::new(Keyspace::Objects, known.incarnation, key);
         let read = self.read_head(place.set, &key, place.first_drive, with_copy).await?;
-        let Some(record) = read.live().cloned() else { return Ok(None) };
-        refuse_lost(place.set, &record)?;
-        Ok(Some((record, read.copy)))
+        let version = match name {
+            None => self.current_version(place.set, &key, &read, with_copy).await?,
+            Some(name) => self.version_named(place.set, &key, &read, name, with_copy).await?,
+        };
+        let missing = if name.is_some() { Error::NoSuchVersion } else { Error::NoSuchKey };
+        let version = version.ok_or(missing)?;
+        if version.record.kind() == Kind::Marker {
+            let marker = version.name();
+            let modified_ms = version.record.modified_ms();
+            return Err(match name {
+                Some(_) => Error::IsMarker { marker, modified_ms },
+                None => Error::Deleted { marker },
+            });
+        }
+        refuse_lost(place.set, &version.record)?;
+        let keeps_versions = known.keeps_versions || version.record.lineage().is_some();
+        let name = keeps_versions.then(|| version.name());
+        Ok(Object { name, record: version.record, copy: version.copy })
     }
 
     /// Bytes `span` of the object that `record` describes; `copy` is its payload, if it came along.
@@ -166,19 +194,31 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
     }
 }
 
-/// What a data record says to clients.
-pub(super) fn object_info(record: &Record) -> ObjectInfo {
-    assert_eq!(record.kind(), Kind::Data);
-    let (metadata, tags) = decode_metadata(record.metadata()).unwrap_or_default();
-    ObjectInfo {
-        size: record.size(),
-        etag: record.etag(),
-        modified_ms: record.modified_ms(),
-        class: StorageClass::from_stored(record.class()),
-        version: record.version(),
-        metadata,
-        tags,
-        checksums: decode_checksums(record.checksums()).unwrap_or_default(),
+/// An object as it was found.
+pub(super) struct Object {
+    /// `None` where no versions are kept.
+    name: Option<VersionName>,
+    pub record: Record,
+    /// The payload, where it travels with the record and came along.
+    pub copy: Option<Bytes>,
+}
+
+impl Object {
+    /// What a data record says to clients.
+    fn info(&self) -> ObjectInfo {
+        let record = &self.record;
+        assert_eq!(record.kind(), Kind::Data);
+        let (metadata, tags) = decode_metadata(record.metadata()).unwrap_or_default();
+        ObjectInfo {
+            size: record.size(),
+            etag: record.etag(),
+            modified_ms: record.modified_ms(),
+            class: StorageClass::from_stored(record.class()),
+            version: self.name,
+            metadata,
+            tags,
+            checksums: decode_checksums(record.checksums()).unwrap_or_default(),
+        }
     }
 }
 

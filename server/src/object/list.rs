@@ -10,14 +10,15 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use basalt_engine::record::Record;
+use basalt_engine::record::{Kind, Record};
 use basalt_engine::request::{
     ListAfter, ListEntry, ListPage, ListRequest, PageFingerprint, Reply, Request,
 };
 use basalt_engine::seam::Runtime;
-use basalt_engine::units::{DriveIndex, Key, Keyspace, SetIndex};
+use basalt_engine::units::{DriveIndex, Key, Keyspace, SetIndex, Slot};
 use basalt_net::mailbox::Mailbox;
 use basalt_net::quorum::{bit, drives_in};
+use basalt_net::reader::Head;
 use bytes::Bytes;
 
 use super::api::{List, ListFrom, Listed, ListedObject, Listing, StorageClass};
@@ -44,7 +45,7 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
             .map(|set| Range {
                 prefix: key(&list.prefix),
                 delimiter: list.delimiter.clone(),
-                limit: list.limit.min(PAGE_KEYS),
+                page_keys: list.limit.min(PAGE_KEYS),
                 ..Range::from(set, key(&list.prefix), after.clone())
             })
             .collect();
@@ -90,30 +91,35 @@ fn least(sets: &[Range]) -> Option<usize> {
 }
 
 /// An entry that is certain.
-enum Found {
-    Live(Key, Record),
+pub(super) enum Found {
+    /// A key and its head, or what is current where the head is not.
+    Live(Key, Slot, Record),
     Group(Key),
 }
 
 impl Found {
     fn order(&self) -> &[u8] {
         match self {
-            Self::Live(key, _) | Self::Group(key) => key.as_bytes(),
+            Self::Live(key, ..) | Self::Group(key) => key.as_bytes(),
         }
     }
 
     fn listed(self) -> Listed {
         match self {
             Self::Group(prefix) => Listed::CommonPrefix(prefix.name_bytes()),
-            Self::Live(key, record) => Listed::Object(ListedObject {
-                key: key.name_bytes(),
-                size: record.size(),
-                etag: record.etag(),
-                modified_ms: record.modified_ms(),
-                class: StorageClass::from_stored(record.class()),
-                checksums: decode_checksums(record.checksums()).unwrap_or_default(),
-            }),
+            Self::Live(key, _, record) => Listed::Object(listed_object(key.name_bytes(), &record)),
         }
+    }
+}
+
+pub(super) fn listed_object(key: Bytes, record: &Record) -> ListedObject {
+    ListedObject {
+        key,
+        size: record.size(),
+        etag: record.etag(),
+        modified_ms: record.modified_ms(),
+        class: StorageClass::from_stored(record.class()),
+        checksums: decode_checksums(record.checksums()).unwrap_or_default(),
     }
 }
 
@@ -122,7 +128,10 @@ pub(super) struct Range {
     set: SetIndex,
     prefix: Key,
     delimiter: Option<Bytes>,
-    limit: u32,
+    /// Whether heads are shown that are delete markers, and such as only name what is current: for who
+    /// asks for versions.
+    markers: bool,
+    page_keys: u32,
     /// Where the next page begins; `None` at the end.
     next: Option<Option<ListAfter>>,
     found: VecDeque<Found>,
@@ -134,8 +143,36 @@ impl Range {
     }
 
     pub(super) fn from(set: SetIndex, prefix: Key, after: Option<ListAfter>) -> Self {
-        let found = VecDeque::new();
-        Self { set, prefix, delimiter: None, limit: PAGE_KEYS, next: Some(after), found }
+        Self {
+            set,
+            prefix,
+            delimiter: None,
+            markers: false,
+            page_keys: PAGE_KEYS,
+            next: Some(after),
+            found: VecDeque::new(),
+        }
+    }
+
+    pub(super) fn with_markers(self) -> Self {
+        Self { markers: true, ..self }
+    }
+
+    pub(super) fn grouped_by(self, delimiter: Option<Bytes>) -> Self {
+        Self { delimiter, ..self }
+    }
+
+    pub(super) fn in_pages_of(self, keys: u32) -> Self {
+        Self { page_keys: keys.min(PAGE_KEYS), ..self }
+    }
+
+    /// The entries of the next page that has any, which are all up to the last of them; none at the end.
+    pub(super) async fn next_page<M: Mailbox, R: Runtime>(
+        &mut self,
+        store: &Store<M, R>,
+    ) -> Result<VecDeque<Found>> {
+        self.fill(store).await?;
+        Ok(std::mem::take(&mut self.found))
     }
 
     /// The next live key and its record, for ranges without a delimiter.
@@ -143,11 +180,30 @@ impl Range {
         &mut self,
         store: &Store<M, R>,
     ) -> Result<Option<(Key, Record)>> {
-        self.fill(store).await?;
-        match self.found.pop_front() {
-            Some(Found::Live(key, record)) => Ok(Some((key, record))),
-            Some(Found::Group(_)) => unreachable!("there is no delimiter to group by"),
-            None => Ok(None),
+        Ok(self.next_slot(store).await?.map(|(key, _, record)| (key, record)))
+    }
+
+    /// As [`Self::next`], with the slot of the record. Common prefixes are passed over.
+    pub(super) async fn next_slot<M: Mailbox, R: Runtime>(
+        &mut self,
+        store: &Store<M, R>,
+    ) -> Result<Option<(Key, Slot, Record)>> {
+        loop {
+            self.fill(store).await?;
+            match self.found.pop_front() {
+                Some(Found::Live(key, slot, record)) => return Ok(Some((key, slot, record))),
+                Some(Found::Group(_)) => {}
+                None => return Ok(None),
+            }
+        }
+    }
+
+    /// Whether a key with such a head is an entry.
+    fn shows(&self, record: &Record) -> bool {
+        match record.kind() {
+            Kind::Data | Kind::Lost => true,
+            Kind::Marker | Kind::Removed => self.markers,
+            Kind::Tombstone | Kind::Relocated => false,
         }
     }
 
@@ -177,7 +233,7 @@ impl Range {
 
     fn request(&self, after: Option<ListAfter>) -> ListRequest {
         let (prefix, delimiter) = (self.prefix.clone(), self.delimiter.clone());
-        ListRequest { prefix, after, delimiter, limit: self.limit }
+        ListRequest { prefix, after, delimiter, markers: self.markers, limit: self.page_keys }
     }
 
     /// A page that R voting drives would answer alike; `None` where they do not, or not all answer.
@@ -226,13 +282,17 @@ impl Range {
         entry: ListEntry,
     ) -> Result<()> {
         let position = entry.position();
-        let Some(record) = entry.certified_alone() else {
+        let Some((slot, record)) = entry.certified_alone() else {
             return self.look_into(store, position, vec![entry]).await;
         };
-        if record.kind().is_live() {
-            self.found.push_back(match entry.group_bytes {
-                Some(_) => Found::Group(position),
-                None => Found::Live(position, record.clone()),
+        let is_group = entry.group_bytes.is_some();
+        if record.kind() == Kind::Removed && (is_group || !self.markers) {
+            return self.look_into(store, position, vec![entry]).await;
+        }
+        if self.shows(record) {
+            self.found.push_back(match is_group {
+                true => Found::Group(position),
+                false => Found::Live(position, slot, record.clone()),
             });
         }
         Ok(())
@@ -307,11 +367,40 @@ impl Range {
             }
             return Ok(());
         }
-        let read = store.read_key(self.set, &position).await?;
-        if let Some(record) = read.live() {
-            self.found.push_back(Found::Live(position, record.clone()));
+        if let Some((slot, record)) = self.look_at(store, &position).await? {
+            self.found.push_back(Found::Live(position, slot, record));
         }
         Ok(())
+    }
+
+    /// The key's head if it is an entry, or what is current where only that is asked for.
+    async fn look_at<M: Mailbox, R: Runtime>(
+        &self,
+        store: &Store<M, R>,
+        key: &Key,
+    ) -> Result<Option<Head>> {
+        let read = store.read_key(self.set, key).await?;
+        let Some((slot, record)) = read.head().cloned() else { return Ok(None) };
+        if record.kind() == Kind::Removed && !self.markers {
+            let current = store.current_version(self.set, key, &read, false).await?;
+            let current = current.map(|version| (slot, version.record));
+            return Ok(current.filter(|(_, record)| record.kind().is_live()));
+        }
+        Ok(Some((slot, record)).filter(|(_, record)| self.shows(record)))
+    }
+
+    /// Whether the key with that head is anything to a group: one without versions is not.
+    async fn counts<M: Mailbox, R: Runtime>(
+        &self,
+        store: &Store<M, R>,
+        key: &Key,
+        record: &Record,
+    ) -> Result<bool> {
+        if record.kind() != Kind::Removed {
+            return Ok(true);
+        }
+        let read = store.read_key(self.set, key).await?;
+        Ok(store.current_version(self.set, key, &read, false).await?.is_some())
     }
 
     /// Whether any key under the common prefix is live: a witness, or else whatever is there.
@@ -322,12 +411,19 @@ impl Range {
         entries: &[ListEntry],
     ) -> Result<bool> {
         for entry in entries {
-            if store.read_key(self.set, &entry.key).await?.live().is_some() {
+            if let Some((_, record)) = self.look_at(store, &entry.key).await?
+                && self.counts(store, &entry.key, &record).await?
+            {
                 return Ok(true);
             }
         }
-        let mut within = Self::all(self.set, prefix.clone());
-        Ok(Box::pin(within.next(store)).await?.is_some())
+        let mut within = Self { markers: self.markers, ..Self::all(self.set, prefix.clone()) };
+        while let Some((key, record)) = Box::pin(within.next(store)).await? {
+            if self.counts(store, &key, &record).await? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 }
 

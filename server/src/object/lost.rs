@@ -27,6 +27,7 @@ use basalt_net::update::Wish;
 
 use super::error::{Error, Result};
 use super::store::Store;
+use super::version::{Which, archived_in};
 
 /// Records that are kept in mind; the others wait for their turn.
 const MISSED_MAX: usize = 1024;
@@ -177,7 +178,11 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
             "payload is lost: fewer shards are left than it needs, and the drives that held the \
              others were replaced. The key answers 503 until it is written again or deleted"
         );
+        let archived = archived_in(key).map(|(_, which)| which);
+        let which = archived.unwrap_or_else(|| Which::of(slot, &record));
+        let lineage = record.lineage().map(|lineage| which.described_anew(lineage));
         let lost = Record::encode(&Fields {
+            lineage,
             operation: OperationId(self.runtime().random_u128()),
             kind: Kind::Lost,
             form: PayloadForm::None,

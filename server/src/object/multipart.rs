@@ -10,7 +10,7 @@
 use basalt_engine::record::{Etag, Fields, Kind, Layout, PAYLOADS_INLINE_MAX, PayloadForm, Record};
 use basalt_engine::request::Certificate;
 use basalt_engine::seam::Runtime;
-use basalt_engine::units::{Key, OperationId, VersionId};
+use basalt_engine::units::{Key, OperationId, Slot, VersionId};
 use basalt_net::mailbox::Mailbox;
 use bytes::Bytes;
 use futures_util::future::join_all;
@@ -20,6 +20,7 @@ use super::api::{
     Checksum, Claims, Condition, NewUpload, PartName, Source, StorageClass, UploadChecksum,
     UploadInfo, Written,
 };
+use super::archive::lineage_after;
 use super::error::{Error, Result, SourceError};
 use super::list::Range;
 use super::lost::refuse_lost;
@@ -27,9 +28,11 @@ use super::metadata::{
     decode_checksums, encode_checksums, encode_checksums_and_parts, encode_metadata,
 };
 use super::parts::{self, PartEntry};
+use super::put::shown_name;
 use super::register::{KeyRead, Write};
 use super::store::Store;
 use super::upload::{State, Upload, UploadPlace, id_text, new_id, parse_id};
+use super::version::is_null;
 use super::{checksums, manifest, stage};
 
 /// S3's smallest part, the last one excepted.
@@ -114,7 +117,7 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
             return Err(gone);
         }
         let checksums = staged.checksums;
-        Ok(Written { etag: fields.etag, version: fields.version, checksums, size })
+        Ok(Written { etag: fields.etag, version: None, checksums, size })
     }
 
     /// `claims` is what the request states of the whole object, checked against the result.
@@ -130,13 +133,14 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
         let names = self.upload_place(bucket, key, parse_id(id)?).await?;
         let (before, mut upload) = self.upload_value(&names).await?;
         let (record, base) = match &upload.state {
-            State::Completed(record) => return Ok(written(record)),
+            State::Completed(record, slot) => return Ok(written(record, *slot)),
             State::Completing(record, base) => (record.clone(), *base),
             State::Open => {
                 let chosen = self.chosen_parts(&names, parts).await?;
                 let head = self.read_key(names.place.set, &names.object).await?;
-                condition.check(head.live())?;
+                self.check_condition(names.place.set, &names.object, &head, &condition).await?;
                 let record = self.assemble(&names, &upload, &chosen, claims).await?;
+                let record = record.with_lineage(lineage_after(names.versioning, head.head()));
                 let base = head.certificate();
                 upload.state = State::Completing(record.clone(), base);
                 self.write_upload(&names, &before, &upload).await?;
@@ -165,33 +169,41 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
         mut base: Option<Certificate>,
         condition: Option<Condition>,
     ) -> Result<Written> {
+        let set = names.place.set;
         let mut overwritten = false;
-        for attempt in 0.. {
-            if attempt == COMPLETION_RACES_MAX {
-                return Err(Error::Busy);
-            }
-            let head = self.read_key(names.place.set, &names.object).await?;
+        let mut attempts = 0..COMPLETION_RACES_MAX;
+        let slot = loop {
+            attempts.next().ok_or(Error::Busy)?;
+            let head = self.read_key(set, &names.object).await?;
+            let slot = head.slot_after(base);
             // By version: tags may have been set on it since.
             if head.live().is_some_and(|live| live.version() == record.version()) {
-                break;
+                break slot;
             }
             if head.certificate() == base {
-                if !self.is_within_reach(names.place.set, &record).await {
-                    return Err(Error::Unreadable { set: names.place.set, short_by: 1 });
+                if !self.is_within_reach(set, &record).await {
+                    return Err(Error::Unreadable { set, short_by: 1 });
+                }
+                let is_null = is_null(&record);
+                if record.lineage().is_some() {
+                    self.make_way(set, &names.object, head.head(), is_null).await?;
                 }
                 let write = Write::shared(names.object.clone(), record.clone(), &head);
-                match self.write_key(names.place.set, write).await {
-                    Ok(()) => break,
+                match self.write_key(set, write).await {
+                    Ok(()) if record.lineage().is_some() && is_null => {
+                        self.end_replaced_null_in_background(set, names.object.clone(), slot);
+                        break slot;
+                    }
+                    Ok(()) => break slot,
                     // Somebody else won the slot, or finished this very completion.
                     Err(Error::Busy) => continue,
                     Err(error) => return Err(error),
                 }
             }
-            let slot = head.slot_after(base);
-            match self.winner(names.place.set, &names.object, slot, base).await? {
+            match self.winner(set, &names.object, slot, base).await? {
                 Some(winner) if winner == record.operation() => {
                     overwritten = true;
-                    break;
+                    break slot;
                 }
                 Some(_) => {
                     let Some(condition) = &condition else {
@@ -203,16 +215,17 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
                 }
                 None => {
                     self.give_up_completion(names, &upload).await?;
-                    return Err(Error::Unknown { set: names.place.set });
+                    return Err(Error::Unknown { set });
                 }
             }
-        }
+        };
         let (before, _) = self.upload_value(names).await?;
-        let completed = Upload { state: State::Completed(record.clone()), ..upload };
+        let completed = Upload { state: State::Completed(record.clone(), slot), ..upload };
         self.write_upload(names, &before, &completed).await?;
-        let kept = if overwritten { Vec::new() } else { self.parts_payloads(&record).await? };
+        let gone = overwritten && !self.is_there(set, &names.object, slot, &record).await?;
+        let kept = if gone { Vec::new() } else { self.parts_payloads(&record).await? };
         self.remove_parts(names, &kept).await?;
-        Ok(written(&record))
+        Ok(written(&record, slot))
     }
 
     /// Another write won the slot that the record was bound to: a new one takes its place, for the slot
@@ -231,14 +244,18 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
         let State::Completing(record, _) = &upload.state else {
             unreachable!("only what is being completed is completed anew");
         };
-        if let Err(failed) = condition.check(head.live()) {
+        let set = names.place.set;
+        let allowed = self.check_condition(set, &names.object, head, condition).await;
+        if let Err(failed @ (Error::PreconditionFailed | Error::NoSuchKey)) = allowed {
             // The upload is open again, its parts intact.
             self.write_upload(names, &before, &Upload { state: State::Open, ..upload }).await?;
             return Err(failed);
         }
+        allowed?;
         let operation = OperationId(self.runtime().random_u128());
         let version = VersionId(operation.0);
-        let record = Record::encode(&Fields { operation, version, ..record.fields() });
+        let lineage = lineage_after(names.versioning, head.head());
+        let record = Record::encode(&Fields { operation, version, lineage, ..record.fields() });
         let state = State::Completing(record.clone(), head.certificate());
         let upload = Upload { state, ..upload };
         self.write_upload(names, &before, &upload).await?;
@@ -451,10 +468,10 @@ fn check_claims(
     Ok(())
 }
 
-fn written(record: &Record) -> Written {
+fn written(record: &Record, slot: Slot) -> Written {
     Written {
         etag: record.etag(),
-        version: record.version(),
+        version: shown_name(slot, record),
         checksums: decode_checksums(record.checksums()).unwrap_or_default(),
         size: record.size(),
     }

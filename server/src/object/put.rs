@@ -3,16 +3,17 @@
 
 use basalt_engine::record::{Etag, Fields, Kind, Layout, PayloadForm, Record};
 use basalt_engine::seam::Runtime;
-use basalt_engine::units::{Key, Keyspace, OperationId, PayloadId, VersionId};
+use basalt_engine::units::{Key, Keyspace, OperationId, PayloadId, Slot, VersionId};
 use basalt_net::mailbox::Mailbox;
 
-use super::api::{Checksum, Condition, Put, Source, StorageClass, Written};
+use super::api::{Condition, Put, Source, StorageClass, Written};
 use super::error::Result;
 use super::layout;
 use super::metadata::{encode_checksums, encode_metadata};
 use super::register::{KeyRead, Write};
 use super::stage::{self, Staged};
 use super::store::{Place, Store};
+use super::version::{VersionName, Which};
 
 impl<M: Mailbox, R: Runtime> Store<M, R> {
     pub async fn put(&self, put: Put, body: &mut impl Source) -> Result<Written> {
@@ -20,7 +21,7 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
         let key = Key::new(Keyspace::Objects, bucket.incarnation, &put.key);
         let place = self.place(&put.bucket, &put.key);
         let before = self.read_key(place.set, &key).await?;
-        put.condition.check(before.live())?;
+        self.check_condition(place.set, &key, &before, &put.condition).await?;
 
         let operation = OperationId(self.runtime().random_u128());
         let layout = self.layout(place, put.class, put.size, 0, &before)?;
@@ -29,11 +30,16 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
             None => stage::stage_nothing(self, body).await?,
         };
         let fields = self.version_fields(operation, &put, &staged);
-        let written = written(&fields, &staged.checksums);
         let condition = put.condition;
         let write = Write::staged(key, Record::encode(&fields), condition, &before, staged.copy);
-        self.write_key(place.set, write).await?;
-        Ok(written)
+        let decided = self.write_key_at(place.set, write.in_bucket(bucket.versioning)).await?;
+        let version = decided.and_then(|(slot, record)| shown_name(slot, &record));
+        Ok(Written {
+            etag: fields.etag,
+            version,
+            checksums: staged.checksums,
+            size: fields.size,
+        })
     }
 
     /// How the payload will be spread, given which drives answered a moment ago; `None` where there
@@ -73,13 +79,9 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
     }
 }
 
-fn written(fields: &Fields, checksums: &[Checksum]) -> Written {
-    Written {
-        etag: fields.etag,
-        version: fields.version,
-        checksums: checksums.to_vec(),
-        size: fields.size,
-    }
+/// The name of a version as the answer to its write tells it: none where no versions are kept.
+pub(super) fn shown_name(slot: Slot, record: &Record) -> Option<VersionName> {
+    record.lineage().map(|_| Which::of(slot, record).name(record))
 }
 
 impl Condition {

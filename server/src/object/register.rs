@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use basalt_engine::checksum;
-use basalt_engine::record::{PayloadForm, Record};
+use basalt_engine::record::{Fields, Kind, PayloadForm, Record};
 use basalt_engine::request::{Certificate, Digest, Reply, Request, SmallShard};
 use basalt_engine::seam::{Moment, Runtime};
 use basalt_engine::units::{DriveIndex, Key, OperationId, PayloadId, SetIndex, Slot};
@@ -19,7 +19,8 @@ use bytes::Bytes;
 use futures_channel::oneshot;
 use futures_util::future::{Either, select};
 
-use super::api::Condition;
+use super::api::{Condition, Versioning};
+use super::archive::{keeps_versions, lineage_after};
 use super::error::{Error, Result};
 use super::store::Store;
 
@@ -29,6 +30,8 @@ const STEP_DEADLINE: Duration = Duration::from_secs(5);
 const LATE_REPLIES: Duration = Duration::from_millis(50);
 /// Times that one read or write begins anew because the map of its set changed.
 const MAPS_MAX: u32 = 16;
+/// Races that a write loses, where each costs it more than a look at the winner.
+const RACES_MAX: u32 = 64;
 /// Longest pause after meeting a higher ballot, for each round met so far.
 const PAUSE: Duration = Duration::from_millis(5);
 
@@ -43,6 +46,20 @@ pub(super) struct KeyRead {
 }
 
 impl KeyRead {
+    /// A head that was read with others.
+    pub(super) fn of_head(head: Head) -> Self {
+        let generation = head.0.generation;
+        Self { found: Found { head: Some(head), generation, answered: 0 }, answered: 0, copy: None }
+    }
+
+    pub(super) fn head(&self) -> Option<&Head> {
+        self.found.head.as_ref()
+    }
+
+    pub(super) fn found(&self) -> &Found {
+        &self.found
+    }
+
     /// The record, unless the key is absent or deleted.
     pub(super) fn live(&self) -> Option<&Record> {
         live(self.found.head.as_ref())
@@ -55,8 +72,7 @@ impl KeyRead {
 
     /// Proof of the head's slot.
     pub(super) fn certificate(&self) -> Option<Certificate> {
-        let (slot, record) = self.found.head.as_ref()?;
-        Some(Certificate { slot: *slot, operation: record.operation() })
+        self.found.head.as_ref().map(certificate_of)
     }
 
     /// The slot that follows `base`, or the first one of an absent key.
@@ -71,6 +87,10 @@ impl KeyRead {
             None => Condition::Absent,
         }
     }
+}
+
+fn certificate_of((slot, record): &Head) -> Certificate {
+    Certificate { slot: *slot, operation: record.operation() }
 }
 
 fn live(head: Option<&Head>) -> Option<&Record> {
@@ -89,6 +109,8 @@ pub(super) struct Write {
     next_slot_only: bool,
     /// Its payloads are named by a record that is decided: nothing is left behind.
     restates: bool,
+    /// The versioning of the key's bucket, where the record is a version of its own.
+    versioning: Option<Versioning>,
 }
 
 impl Write {
@@ -110,7 +132,13 @@ impl Write {
             removes: false,
             next_slot_only: false,
             restates: false,
+            versioning: None,
         }
+    }
+
+    /// The record is a new version of an object in a bucket of that versioning.
+    pub(super) fn in_bucket(self, versioning: Versioning) -> Self {
+        Self { versioning: Some(versioning), ..self }
     }
 
     /// A record that others may propose as well: it may stand in the slot after `before` and in no
@@ -286,6 +314,12 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
 
     /// Writes a key. It runs to its end even if nobody waits for it any more.
     pub(super) async fn write_key(&self, set: SetIndex, write: Write) -> Result<()> {
+        self.write_key_at(set, write).await.map(|_| ())
+    }
+
+    /// As [`Self::write_key`]. Answers the slot, and the record as it was decided there; `None` where there
+    /// was nothing to do.
+    pub(super) async fn write_key_at(&self, set: SetIndex, write: Write) -> Result<Option<Head>> {
         let (sender, receiver) = oneshot::channel();
         let store = self.clone();
         self.runtime().spawn(async move {
@@ -304,14 +338,21 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
         receiver.await.unwrap_or(Err(Error::Unknown { set }))
     }
 
-    async fn write_to_end(&self, set: SetIndex, write: Write) -> Result<()> {
+    async fn write_to_end(&self, set: SetIndex, write: Write) -> Result<Option<Head>> {
         let Write { key, record, copy, condition, before, removes, next_slot_only, .. } = write;
         let own = Value { record, copy };
+        if let Some(versioning) = write.versioning
+            && keeps_versions(versioning, before.found.head.as_ref())
+        {
+            return self.write_version(set, &key, own, condition, before.found, versioning).await;
+        }
+        let may_meet_versions = write.versioning.is_some();
         let base = before.slot();
         let mut found = before.found;
         for _ in 0..MAPS_MAX {
             let wanted = condition.clone();
             let wish = move |head: Option<&Head>| match live(head) {
+                _ if may_meet_versions && keeps_versions(Versioning::Unset, head) => Wish::Refuse,
                 head if !wanted.holds(head) => Wish::Refuse,
                 None if removes => Wish::Nothing,
                 _ => Wish::Write,
@@ -323,17 +364,25 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
             let (outcome, replies) = self.run(set, &mut update).await;
             let open = update.may_be_accepted();
             match outcome {
-                Outcome::Written(_) => {
+                Outcome::Written(slot) => {
                     self.spread_certificate(set, key, own.record.form(), update, replies);
-                    return Ok(());
+                    return Ok(Some((slot, own.record)));
                 }
                 Outcome::Refused(head) => {
                     if let Some(certificate) = update.certificate() {
-                        self.certify_in_background(set, key, certificate);
+                        self.certify_in_background(set, key.clone(), certificate);
                     }
-                    return condition.check(live(head.as_ref()));
+                    if may_meet_versions && keeps_versions(Versioning::Unset, head.as_ref()) {
+                        // The bucket began to keep versions meanwhile.
+                        let found = Found { head, answered: 0, ..found };
+                        let versioning = Versioning::Unset;
+                        return self
+                            .write_version(set, &key, own, condition, found, versioning)
+                            .await;
+                    }
+                    return condition.check(live(head.as_ref())).map(|()| None);
                 }
-                Outcome::Nothing => return Ok(()),
+                Outcome::Nothing => return Ok(None),
                 Outcome::Busy => return Err(Error::Busy),
                 Outcome::Ended(ended) => {
                     self.take_newer_map(set, ended, "take new versions").await?;
@@ -349,6 +398,82 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
             }
         }
         Err(Error::Busy)
+    }
+
+    /// Writes a new version after `found`, where versions are kept. The record is made for one slot at
+    /// a time: what it says of the versions before depends on the head that it follows.
+    async fn write_version(
+        &self,
+        set: SetIndex,
+        key: &Key,
+        own: Value,
+        condition: Condition,
+        found: Found,
+        versioning: Versioning,
+    ) -> Result<Option<Head>> {
+        let is_null = versioning != Versioning::Enabled;
+        let Value { record, copy } = own;
+        let mut read = KeyRead { answered: found.answered, found, copy: None };
+        let (mut races, mut maps) = (0, 0);
+        while races < RACES_MAX && maps < MAPS_MAX {
+            self.check_condition(set, key, &read, &condition).await?;
+            self.make_way(set, key, read.head(), is_null).await?;
+            let lineage = lineage_after(versioning, read.head());
+            let kind = match record.kind() {
+                Kind::Tombstone => Kind::Marker,
+                kind => kind,
+            };
+            let fields = Fields { kind, lineage, ..record.fields() };
+            let own = Value { record: Record::encode(&fields), copy: copy.clone() };
+            let base = read.certificate();
+            let wish = move |head: Option<&Head>| match head.map(certificate_of) == base {
+                true => Wish::Write,
+                false => Wish::Refuse,
+            };
+            let (ground, found) = (self.ground(set), read.found.clone());
+            let mut update = Update::new(ground, key.clone(), own.clone(), &found, wish);
+            let (outcome, replies) = self.run(set, &mut update).await;
+            let open = update.may_be_accepted();
+            match outcome {
+                Outcome::Written(slot) => {
+                    let form = own.record.form();
+                    self.spread_certificate(set, key.clone(), form, update, replies);
+                    if is_null {
+                        self.end_replaced_null_in_background(set, key.clone(), slot);
+                    }
+                    return Ok(Some((slot, own.record)));
+                }
+                Outcome::Refused(head) => {
+                    if let Some(certificate) = update.certificate() {
+                        self.certify_in_background(set, key.clone(), certificate);
+                    }
+                    // Whoever lost a race expects company: no drive counts for the fast way.
+                    let found = Found { head, answered: 0, ..found };
+                    read = KeyRead { answered: 0, found, copy: None };
+                    races += 1;
+                }
+                Outcome::Nothing | Outcome::Busy => return Err(Error::Busy),
+                Outcome::Ended(ended) => {
+                    self.take_newer_map(set, ended, "take new versions").await?;
+                    if open {
+                        return Err(Error::Unknown { set });
+                    }
+                    read = self.read_key(set, key).await?;
+                    maps += 1;
+                }
+            }
+        }
+        Err(Error::Busy)
+    }
+
+    pub(super) fn end_replaced_null_in_background(&self, set: SetIndex, key: Key, slot: Slot) {
+        let store = self.clone();
+        self.runtime().spawn(async move {
+            // Nobody finds it any more; whoever settles it ends it as well.
+            if let Err(error) = store.end_replaced_null(set, &key, slot).await {
+                tracing::debug!(set = set.0, ?key, %error, "a replaced null version is left");
+            }
+        });
     }
 
     /// Writes a record without a payload after `found`, if `wish` wants it there, whatever else may

@@ -1,7 +1,7 @@
 //! Payloads of parts that a manifest lists. Nothing on a drive says which object they belong to but the
 //! name of the part's key under which they were staged; so when the object goes, nothing frees them
 //! there. The owner core of a set walks through them, page by page, and has those released that the
-//! object's head does not list any more.
+//! object's versions, its head and its archives, do not list any more.
 //!
 //! A part's payload becomes relocated only after the object that it is part of was decided, and no other
 //! object ever lists it: once a certain read of the head does not, none will.
@@ -90,7 +90,7 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
         (objects, next)
     }
 
-    /// The payloads that the key's head lists; `None` where that cannot be said: a head that is lost
+    /// The payloads that the key's versions list; `None` where that cannot be said: one that is lost
     /// keeps what it had, and a key without any has none that could have listed them.
     async fn payloads_listed(
         &self,
@@ -102,7 +102,13 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
             return Ok(None);
         }
         let listed = self.payloads_of(&record).await?;
-        Ok(Some(listed.into_iter().map(|layout| layout.payload).collect()))
+        let mut listed: BTreeSet<PayloadId> =
+            listed.into_iter().map(|layout| layout.payload).collect();
+        if record.lineage().is_some() {
+            let Some(archived) = self.payloads_archived(set, object).await? else { return Ok(None) };
+            listed.extend(archived);
+        }
+        Ok(Some(listed))
     }
 
     /// Has the drives free shards. Answers how many they freed.

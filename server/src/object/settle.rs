@@ -17,6 +17,7 @@ use super::error::{Error, Result};
 use super::rebuild::rebuild_shard;
 use super::store::Store;
 use super::upload::{State, Upload, object_key, upload_key};
+use super::version::archived_in;
 
 /// Orphans that one request asks for.
 const ORPHANS_PAGE: u32 = 256;
@@ -35,6 +36,9 @@ pub enum Settled {
 impl<M: Mailbox, R: Runtime> Store<M, R> {
     /// Settles one key as far as the drives that answer allow.
     pub async fn settle_key(&self, set: SetIndex, key: &Key) -> Result<Settled> {
+        if key.space() == Keyspace::Versions {
+            self.tend_archive(set, key).await?;
+        }
         let head = match self.decide_head(set, key).await {
             Err(Error::Unreadable { .. }) if self.consider_loss(set, key).await? => {
                 self.decide_head(set, key).await?
@@ -178,7 +182,11 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
     pub(super) async fn payloads_of(&self, record: &Record) -> Result<Vec<Layout>> {
         let mut payloads: Vec<Layout> = match record.kind() {
             Kind::Data => record.payloads().collect(),
-            Kind::Tombstone | Kind::Relocated | Kind::Lost => Vec::new(),
+            Kind::Tombstone
+            | Kind::Relocated
+            | Kind::Lost
+            | Kind::Marker
+            | Kind::Removed => Vec::new(),
         };
         if record.kind() == Kind::Data && record.form() == PayloadForm::Manifest {
             payloads.extend(self.manifest(&record.payload(0)).await?);
@@ -269,7 +277,7 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
 impl<M: Mailbox, R: Runtime> Store<M, R> {
     /// Whether anything decided needs the payload: the head of the key under which it was staged, with
     /// what its manifest lists; for what was staged in an upload also the upload itself, while it is
-    /// there, and the object that it made.
+    /// there, and the object that it made. Heads come before archives: versions go that way.
     async fn needs_orphan(&self, set: SetIndex, orphan: &Orphan) -> Result<bool> {
         if let Some((_, record)) = self.decide_head(set, &orphan.key).await?
             && (record.operation() == orphan.operation || self.lists(&record, orphan).await?)
@@ -277,6 +285,16 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
             return Ok(true);
         }
         let space = orphan.key.space();
+        if space == Keyspace::Objects {
+            return self.is_archived(set, &orphan.key, orphan.payload).await;
+        }
+        if let Some((object, _)) = archived_in(&orphan.key) {
+            let head = self.decide_head(set, &object).await?;
+            return match head {
+                Some((_, record)) if self.lists(&record, orphan).await? => Ok(true),
+                _ => self.is_archived(set, &object, orphan.payload).await,
+            };
+        }
         if !matches!(space, Keyspace::Uploads | Keyspace::Parts) {
             return Ok(false);
         }
@@ -288,7 +306,7 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
                 // A completion under way may have chosen a part that was overwritten since.
                 State::Open if space == Keyspace::Parts => return Ok(true),
                 State::Open => {}
-                State::Completing(record, _) | State::Completed(record) => {
+                State::Completing(record, _) | State::Completed(record, _) => {
                     if self.lists(&record, orphan).await? {
                         return Ok(true);
                     }
@@ -297,7 +315,8 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
         }
         let Some(object) = object_key(&orphan.key) else { return Ok(false) };
         match self.decide_head(set, &object).await? {
-            Some((_, record)) => self.lists(&record, orphan).await,
+            Some((_, record)) if self.lists(&record, orphan).await? => Ok(true),
+            Some(_) => self.is_archived(set, &object, orphan.payload).await,
             None => Ok(false),
         }
     }

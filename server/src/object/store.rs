@@ -10,7 +10,7 @@ use basalt_engine::units::{DeploymentId, DriveIndex, Incarnation, PayloadId, Set
 use basalt_net::mailbox::Mailbox;
 use basalt_net::quorum::{self, Quorums, bit};
 
-use super::api::StorageClass;
+use super::api::{Bucket, StorageClass, Versioning};
 use super::error::{Error, Result};
 use super::hashing::Hashing;
 use super::layout::Spread;
@@ -60,10 +60,25 @@ struct Core<M, R> {
     silent: RefCell<Vec<u16>>,
     /// The incarnations that buckets had when they were looked at last. Nothing goes through them in
     /// order.
-    buckets: RefCell<AHashMap<String, Incarnation>>,
+    buckets: RefCell<AHashMap<String, Known>>,
     degraded_reads: Cell<u64>,
     missed: RefCell<Missed>,
     hashing: Hashing,
+}
+
+/// What a core knows of a bucket without asking.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Known {
+    pub incarnation: Incarnation,
+    /// Whether answers tell the names of versions. No write goes by it.
+    pub keeps_versions: bool,
+}
+
+impl Known {
+    pub(super) fn of(bucket: &Bucket) -> Self {
+        let keeps_versions = bucket.versioning != Versioning::Unset;
+        Self { incarnation: bucket.incarnation, keeps_versions }
+    }
 }
 
 /// Where a key lives.
@@ -217,20 +232,20 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
         *known = (*known | silent) & !answered;
     }
 
-    /// The incarnation that a bucket had when this core looked last; it may be gone by now.
-    pub(super) fn remembered_bucket(&self, name: &str) -> Option<Incarnation> {
+    /// What a bucket was when this core looked last; it may be gone by now.
+    pub(super) fn remembered_bucket(&self, name: &str) -> Option<Known> {
         self.core.buckets.borrow().get(name).copied()
     }
 
-    pub(super) fn remember_bucket(&self, name: &str, incarnation: Option<Incarnation>) {
+    pub(super) fn remember_bucket(&self, name: &str, bucket: Option<&Bucket>) {
         let mut buckets = self.core.buckets.borrow_mut();
-        match incarnation {
+        match bucket {
             None => drop(buckets.remove(name)),
-            Some(incarnation) => {
+            Some(bucket) => {
                 if buckets.len() >= BUCKETS_REMEMBERED_MAX {
                     buckets.clear();
                 }
-                buckets.insert(name.to_owned(), incarnation);
+                buckets.insert(name.to_owned(), Known::of(bucket));
             }
         }
     }

@@ -11,7 +11,7 @@ use basalt_engine::units::{Incarnation, Key, Keyspace, OperationId, Slot};
 use basalt_net::mailbox::Mailbox;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
-use super::api::{Algorithm, Condition, StorageClass, UploadChecksum};
+use super::api::{Algorithm, Condition, StorageClass, UploadChecksum, Versioning};
 use super::error::{Error, Result};
 use super::register::{KeyRead, Write};
 use super::store::{Place, Store};
@@ -37,19 +37,23 @@ pub(super) enum State {
     /// slot after that and in no other, so whoever completes again proposes the very same there, or
     /// learns who won it. If that is another, a new record takes its place here first.
     Completing(Record, Option<Certificate>),
-    Completed(Record),
+    /// The object's record, and the slot in which it was decided.
+    Completed(Record, Slot),
 }
 
 impl Upload {
     /// State (u8), class (u8), algorithm (u8, 0: none), composite (u8), record length (u32), base
     /// (slot: generation u32, sequence u32, 0.0: the key was absent; operation u128), then the
-    /// record, or the attributes while there is none.
+    /// record, or the attributes while there is none. What is completed has its slot in the place of the
+    /// base's.
     pub(super) fn encode(&self) -> Bytes {
         let mut out = BytesMut::new();
         let (state, record, base) = match &self.state {
             State::Open => (1, None, None),
             State::Completing(record, base) => (2, Some(record), *base),
-            State::Completed(record) => (3, Some(record), None),
+            State::Completed(record, slot) => {
+                (3, Some(record), Some(Certificate { slot: *slot, operation: OperationId(0) }))
+            }
         };
         let none = Certificate { slot: Slot::default(), operation: OperationId(0) };
         let base = base.unwrap_or(none);
@@ -97,7 +101,7 @@ impl Upload {
                 let attributes = object.metadata();
                 let is_completed = state == 3;
                 let state = match is_completed {
-                    true => State::Completed(object),
+                    true => State::Completed(object, slot),
                     false => State::Completing(object, base),
                 };
                 (state, attributes)
@@ -112,6 +116,8 @@ impl Upload {
 pub(super) struct UploadPlace {
     pub place: Place,
     pub incarnation: Incarnation,
+    /// Of the bucket, where a request named it; who only ends uploads makes no versions.
+    pub versioning: Versioning,
     pub object: Key,
     pub upload: Key,
     /// Parts' keys begin with this.
@@ -124,6 +130,7 @@ impl UploadPlace {
         Self {
             place,
             incarnation,
+            versioning: Versioning::Unset,
             object: Key::new(Keyspace::Objects, incarnation, key),
             upload: Key::new(Keyspace::Uploads, incarnation, &name),
             parts: Key::new(Keyspace::Parts, incarnation, &name),
@@ -189,8 +196,9 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
         key: &Bytes,
         id: u128,
     ) -> Result<UploadPlace> {
-        let incarnation = self.bucket(bucket).await?.incarnation;
-        Ok(UploadPlace::new(self.place(bucket, key), incarnation, key, id))
+        let found = self.bucket(bucket).await?;
+        let names = UploadPlace::new(self.place(bucket, key), found.incarnation, key, id);
+        Ok(UploadPlace { versioning: found.versioning, ..names })
     }
 
     pub(super) async fn upload_value(&self, names: &UploadPlace) -> Result<(KeyRead, Upload)> {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use basalt_engine::record::Record;
 use basalt_engine::request::{ListAfter, Reply, Request};
 use basalt_engine::seam::Runtime;
-use basalt_engine::units::{DriveIndex, Incarnation, Key, Keyspace, SetIndex};
+use basalt_engine::units::{DriveIndex, Incarnation, Key, Keyspace, SetIndex, Slot};
 use basalt_net::mailbox::Mailbox;
 
 use super::error::{Error, Result};
@@ -161,8 +161,8 @@ impl<M: Mailbox, R: Runtime> Sweep<'_, M, R> {
                 self.store.finish_completion(names, upload, record, base, None).await?;
                 Ok(Ended::Completed)
             }
-            State::Completed(record) => {
-                self.forget(names, &before, &record).await?;
+            State::Completed(record, slot) => {
+                self.forget(names, &before, &record, slot).await?;
                 Ok(Ended::Forgotten)
             }
         }
@@ -176,10 +176,15 @@ impl<M: Mailbox, R: Runtime> Sweep<'_, M, R> {
 
     /// The parts go first, where a completion did not come to that: without its register nobody
     /// would know which of them belong to the object.
-    async fn forget(&self, names: &UploadPlace, before: &KeyRead, record: &Record) -> Result<()> {
-        let head = self.store.read_key(self.set, &names.object).await?;
-        let is_head = head.live().is_some_and(|live| live.version() == record.version());
-        let kept = if is_head { self.store.parts_payloads(record).await? } else { Vec::new() };
+    async fn forget(
+        &self,
+        names: &UploadPlace,
+        before: &KeyRead,
+        record: &Record,
+        slot: Slot,
+    ) -> Result<()> {
+        let is_there = self.store.is_there(self.set, &names.object, slot, record).await?;
+        let kept = if is_there { self.store.parts_payloads(record).await? } else { Vec::new() };
         self.store.remove_parts(names, &kept).await?;
         self.store.end_upload(names, before).await
     }
