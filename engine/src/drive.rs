@@ -218,6 +218,12 @@ impl<R: Runtime, S: Storage> Drive<R, S> {
         self.damage.as_ref()
     }
 
+    /// Shards that stand here, whether or not anything names them.
+    pub fn payload_count(&self) -> usize {
+        let state = self.state.borrow();
+        state.index.payloads_after(None).filter(|(_, payload)| payload.held.is_some()).count()
+    }
+
     /// Whether the payload is here and would outlive a power cut now.
     pub fn holds_durably(&self, payload: PayloadId) -> bool {
         let mutation = self.state.borrow().index.held(payload).map(|held| held.mutation);

@@ -12,11 +12,11 @@ use basalt_engine::drive::inspect::Inspection;
 use basalt_engine::request::Digest;
 use basalt_engine::runtime::{DirectStorage, GlommioRuntime, Options, start};
 use basalt_engine::seam::Storage;
-use basalt_engine::units::{BlockCount, Incarnation, Key, Keyspace};
+use basalt_engine::units::{BlockCount, Key, Keyspace};
 
 use crate::cli::Inspect;
 use crate::node::drives::{self, DATA_FILE};
-use crate::object::bucket;
+use crate::object::{bucket, version};
 use crate::refusal::Refusal;
 
 /// Memory of the one core that reads.
@@ -144,14 +144,16 @@ fn describe_object<S: Storage>(
         .and_then(|digest| digest.slots.last().cloned())
         .and_then(|slot| slot.accepted)
         .and_then(|(_, record)| bucket::incarnation_of(&record));
-    let mut found: Vec<(Incarnation, Digest)> = Vec::new();
+    let mut found: Vec<(Key, Digest)> = Vec::new();
     each_key(inspection, |key, digest| {
-        let is_object = key.space() == Keyspace::Objects;
-        if is_object
-            && key.name() == target.key.as_bytes()
-            && current.is_none_or(|i| i == key.bucket())
-        {
-            found.push((key.bucket(), digest.clone()));
+        let object = match key.space() {
+            Keyspace::Objects => Some(key.clone()),
+            Keyspace::Versions => version::archived_in(key).map(|(object, _)| object),
+            _ => None,
+        };
+        let is_target = |object: Key| object.name() == target.key.as_bytes();
+        if object.is_some_and(is_target) && current.is_none_or(|i| i == key.bucket()) {
+            found.push((key.clone(), digest.clone()));
         }
     });
     let name = format!("{}/{}", target.bucket, target.key);
@@ -165,8 +167,12 @@ fn describe_object<S: Storage>(
         answer.text.push_str(&format!("{name}: this drive knows nothing of it\n"));
     }
     let position = inspection.superblock().position;
-    for (incarnation, digest) in found {
-        answer.text.push_str(&report::object(&name, incarnation, &digest, position, |payload| {
+    for (key, digest) in found {
+        let name = match key.space() {
+            Keyspace::Versions => format!("{name} (a former version)"),
+            _ => name.clone(),
+        };
+        answer.text.push_str(&report::object(&name, key.bucket(), &digest, position, |payload| {
             inspection.payload(payload).map(|held| held.place.clone())
         }));
     }

@@ -32,7 +32,7 @@ mod tagging;
 mod upload;
 mod upload_list;
 mod upload_sweep;
-mod version;
+pub(crate) mod version;
 mod version_list;
 
 pub use api::*;

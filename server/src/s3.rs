@@ -39,6 +39,8 @@ mod target;
 mod testing;
 mod unset;
 mod uploads;
+mod version_listing;
+mod versioning;
 mod watch;
 mod xml;
 

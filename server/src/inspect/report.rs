@@ -146,6 +146,8 @@ fn describe_record(out: &mut String, record: &Record) {
         Kind::Tombstone => "tombstone",
         Kind::Relocated => "relocated payload",
         Kind::Lost => "lost object",
+        Kind::Marker => "delete marker",
+        Kind::Removed => "removal of the version before",
     };
     let _ = writeln!(
         out,
@@ -156,6 +158,11 @@ fn describe_record(out: &mut String, record: &Record) {
         record.version(),
         record.operation()
     );
+    if let Some(lineage) = record.lineage() {
+        let which = if lineage.is_null { "null version" } else { "version with an id" };
+        let keeps = if lineage.keeps_predecessor { ", its predecessor is kept" } else { "" };
+        let _ = writeln!(out, "    {which}{keeps}");
+    }
 }
 
 fn describe_payload(out: &mut String, layout: &Layout, position: u8, place: Option<&Place>) {

@@ -146,7 +146,7 @@ pub enum Versioning {
 }
 
 /// What a DELETE names.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Deletion {
     pub key: Bytes,
     /// Removes this version for good.

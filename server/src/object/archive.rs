@@ -162,7 +162,8 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
     ) -> Result<Option<Which>> {
         let mut archives = Range::all(set, archives_of(key)).with_markers().in_pages_of(4);
         let mut null: Option<Slot> = None;
-        while let Some((archive, slot, _)) = archives.next_slot(self).await? {
+        // A listing may look for what is current, and this is a listing.
+        while let Some((archive, slot, _)) = Box::pin(archives.next_slot(self)).await? {
             match archived_in(&archive) {
                 Some((_, which)) if which == except => {}
                 Some((_, Which::Null)) => null = Some(slot),

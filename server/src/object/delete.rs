@@ -2,6 +2,8 @@
 //! delete marker. A version that is named is removed for good: in its archive, or where it is current by a
 //! record that names the one that is current then.
 
+use std::collections::BTreeMap;
+
 use basalt_engine::record::{Etag, Fields, Kind, Lineage, PayloadForm, Record};
 use basalt_engine::seam::Runtime;
 use basalt_engine::units::{Incarnation, Key, Keyspace, OperationId, SetIndex, VersionId};
@@ -35,12 +37,26 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
         deletions: &[Deletion],
     ) -> Result<Vec<Result<Deleted>>> {
         let bucket = self.bucket(bucket).await?;
-        let mut results = Vec::with_capacity(deletions.len());
-        for deletions in deletions.chunks(DELETES_IN_FLIGHT) {
-            let deletes = deletions.iter().map(|deletion| self.delete_in(&bucket, deletion));
-            results.extend(join_all(deletes).await);
+        // Versions of one key are deleted one after the other: they would only collide.
+        let mut by_key: BTreeMap<&Bytes, Vec<usize>> = BTreeMap::new();
+        for (place, deletion) in deletions.iter().enumerate() {
+            by_key.entry(&deletion.key).or_default().push(place);
         }
-        Ok(results)
+        let by_key: Vec<Vec<usize>> = by_key.into_values().collect();
+        let mut results: Vec<(usize, Result<Deleted>)> = Vec::with_capacity(deletions.len());
+        for keys in by_key.chunks(DELETES_IN_FLIGHT) {
+            let bucket = &bucket;
+            let deletes = keys.iter().map(|places| async move {
+                let mut done = Vec::with_capacity(places.len());
+                for &place in places {
+                    done.push((place, self.delete_in(bucket, &deletions[place]).await));
+                }
+                done
+            });
+            results.extend(join_all(deletes).await.into_iter().flatten());
+        }
+        results.sort_by_key(|(place, _)| *place);
+        Ok(results.into_iter().map(|(_, result)| result).collect())
     }
 
     async fn delete_in(&self, bucket: &Bucket, deletion: &Deletion) -> Result<Deleted> {
@@ -51,13 +67,13 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
         let keeps = keeps_versions(bucket.versioning, before.head());
         match deletion.version {
             Some(name) if keeps => self.remove_version(set, &key, before, name, &condition).await,
-            Some(VersionName::Id { .. }) => Ok(Deleted { version: deletion.version, marker: false }),
+            Some(VersionName::Id { .. }) => {
+                Ok(Deleted { version: deletion.version, marker: false })
+            }
             _ if !keeps => {
                 self.delete_only_version(set, key, &before, condition, bucket.versioning).await
             }
-            _ => {
-                self.mark_deleted(set, key, &before, condition, bucket.versioning).await
-            }
+            _ => self.mark_deleted(set, key, &before, condition, bucket.versioning).await,
         }
     }
 

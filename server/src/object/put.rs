@@ -34,12 +34,7 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
         let write = Write::staged(key, Record::encode(&fields), condition, &before, staged.copy);
         let decided = self.write_key_at(place.set, write.in_bucket(bucket.versioning)).await?;
         let version = decided.and_then(|(slot, record)| shown_name(slot, &record));
-        Ok(Written {
-            etag: fields.etag,
-            version,
-            checksums: staged.checksums,
-            size: fields.size,
-        })
+        Ok(Written { etag: fields.etag, version, checksums: staged.checksums, size: fields.size })
     }
 
     /// How the payload will be spread, given which drives answered a moment ago; `None` where there

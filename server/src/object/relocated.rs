@@ -105,7 +105,9 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
         let mut listed: BTreeSet<PayloadId> =
             listed.into_iter().map(|layout| layout.payload).collect();
         if record.lineage().is_some() {
-            let Some(archived) = self.payloads_archived(set, object).await? else { return Ok(None) };
+            let Some(archived) = self.payloads_archived(set, object).await? else {
+                return Ok(None);
+            };
             listed.extend(archived);
         }
         Ok(Some(listed))

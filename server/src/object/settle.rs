@@ -182,11 +182,9 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
     pub(super) async fn payloads_of(&self, record: &Record) -> Result<Vec<Layout>> {
         let mut payloads: Vec<Layout> = match record.kind() {
             Kind::Data => record.payloads().collect(),
-            Kind::Tombstone
-            | Kind::Relocated
-            | Kind::Lost
-            | Kind::Marker
-            | Kind::Removed => Vec::new(),
+            Kind::Tombstone | Kind::Relocated | Kind::Lost | Kind::Marker | Kind::Removed => {
+                Vec::new()
+            }
         };
         if record.kind() == Kind::Data && record.form() == PayloadForm::Manifest {
             payloads.extend(self.manifest(&record.payload(0)).await?);

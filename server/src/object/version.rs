@@ -5,12 +5,12 @@
 //! object's on the same set, whose slot (s, 1) is by definition the record that was decided in slot s
 //! of the object's key.
 
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use basalt_engine::record::{Kind, Lineage, Record};
 use basalt_engine::request::Certificate;
 use basalt_engine::units::{Key, Keyspace, OperationId, Slot, VersionId};
 use basalt_net::reader::Head;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 /// Names one version of a key towards clients.
@@ -54,7 +54,7 @@ impl std::fmt::Display for VersionName {
 
 /// Which of a key's versions, as drives tell them apart.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Which {
+pub(crate) enum Which {
     Null,
     /// The one that was first decided in this slot.
     Of(Slot),
@@ -107,7 +107,7 @@ pub(super) fn archives_of(object: &Key) -> Key {
 }
 
 /// The object's key and the version that an archive's key stands for.
-pub(super) fn archived_in(archive: &Key) -> Option<(Key, Which)> {
+pub(crate) fn archived_in(archive: &Key) -> Option<(Key, Which)> {
     let name = archive.name();
     let end = name.iter().position(|byte| *byte == 0)?;
     let bytes: [u8; 8] = name[end + 1..].try_into().ok()?;

@@ -49,7 +49,8 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
             }
             let entry = walks[least].ready.pop_front().expect("it has the least entry");
             // Several sets may have keys under one prefix.
-            if let (Entry::Group(prefix), Some(VersionsFrom::Prefix(last))) = (&entry, &listing.next)
+            if let (Entry::Group(prefix), Some(VersionsFrom::Prefix(last))) =
+                (&entry, &listing.next)
                 && prefix.name() == last
             {
                 continue;
@@ -90,7 +91,11 @@ impl Entry {
             Self::Group(prefix) => VersionsFrom::Prefix(prefix.name_bytes()),
             // Of the null version, too: its slot is told, where it may be gone by then.
             Self::Version { key, position, record, .. } => {
-                let name = VersionName::Id { slot: *position, version: record.version() };
+                let name = match record.lineage() {
+                    // There is no other one.
+                    None => VersionName::Null,
+                    Some(_) => VersionName::Id { slot: *position, version: record.version() },
+                };
                 VersionsFrom::Version(key.name_bytes(), name)
             }
         }
@@ -365,7 +370,10 @@ impl Archives {
             match self.next.as_ref().map(|(of, ..)| of.cmp(object)) {
                 Some(std::cmp::Ordering::Greater) => return Ok(None),
                 Some(std::cmp::Ordering::Equal) => {
-                    return Ok(self.next.take().map(|(_, which, slot, record)| (which, slot, record)));
+                    return Ok(self
+                        .next
+                        .take()
+                        .map(|(_, which, slot, record)| (which, slot, record)));
                 }
                 _ => self.next = None,
             }

@@ -283,7 +283,6 @@ mod over_http;
 #[cfg(test)]
 mod tests {
     use basalt_engine::record::Etag;
-    use basalt_engine::units::VersionId;
 
     use super::*;
 
@@ -301,7 +300,7 @@ mod tests {
             etag: Etag { md5: [0xab; 16], parts: 0 },
             modified_ms: 1_369_353_600_500,
             class: StorageClass::Standard,
-            version: VersionId(1),
+            version: None,
             metadata: Vec::new(),
             tags: Vec::new(),
             checksums: Vec::new(),

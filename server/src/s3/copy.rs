@@ -5,7 +5,7 @@
 use basalt_engine::seam::Runtime;
 use basalt_net::mailbox::Mailbox;
 use bytes::Bytes;
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName};
 
 use super::answer::{self, Answer};
 use super::attributes::{self, ReadConditions, Verdict};
@@ -16,17 +16,21 @@ use super::multipart::{part_number, upload_id};
 use super::object::check_size;
 use super::request::{Request, check_bucket_name, check_key};
 use super::target::decode;
+use super::versioning::{parse_name, set_version};
 use super::xml::Writer;
 use super::{Server, date, tagging};
 use crate::object::ObjectBody;
 use crate::object::error::SourceError;
-use crate::object::{self, Algorithm, Body, Checksum, ObjectInfo, Put, Source, Span, Written};
+use crate::object::{
+    self, Algorithm, Body, Checksum, ObjectInfo, Put, Source, Span, VersionName, Written,
+};
 
 /// Where a copy comes from.
 #[derive(Debug, PartialEq, Eq)]
 struct Origin {
     bucket: String,
     key: Bytes,
+    version: Option<VersionName>,
 }
 
 impl<M: Mailbox, R: Runtime> Server<M, R> {
@@ -45,7 +49,9 @@ impl<M: Mailbox, R: Runtime> Server<M, R> {
         let algorithm = checksum::algorithm_of_copy(headers)?;
         let is_same = origin.bucket == request.bucket() && origin.key == *request.key();
         let (info, body) = self.open(&origin, headers, None).await?;
-        if is_same && !replaces && !replaces_tags && class == info.class {
+        // A former version of itself becomes the current one.
+        if is_same && origin.version.is_none() && !replaces && !replaces_tags && class == info.class
+        {
             let text = "An object can be copied to itself only with other metadata, other tags or \
                         another storage class.";
             return Err(Failure::new(Code::InvalidRequest, text));
@@ -64,7 +70,9 @@ impl<M: Mailbox, R: Runtime> Server<M, R> {
         let mut copied = Copied::new(body, kept);
         let written = self.store().put(put, &mut copied).await;
         let written = written.map_err(|error| copied.cause(error))?;
-        Ok(self.copied("CopyObjectResult", &written))
+        let mut answer = self.copied("CopyObjectResult", &written, &info);
+        set_version(&mut answer, written.version);
+        Ok(answer)
     }
 
     pub(super) async fn copy_part(
@@ -83,7 +91,7 @@ impl<M: Mailbox, R: Runtime> Server<M, R> {
         let mut copied = Copied::new(body, upload.checksum.map(|sum| sum.algorithm));
         let written = self.store().put_part(bucket, key, id, number, size, &mut copied).await;
         let written = written.map_err(|error| copied.cause(error))?;
-        Ok(self.copied("CopyPartResult", &written))
+        Ok(self.copied("CopyPartResult", &written, &info))
     }
 
     /// The object to copy, and the bytes of `range`, once the conditions on it hold.
@@ -108,14 +116,21 @@ impl<M: Mailbox, R: Runtime> Server<M, R> {
             }
             range.or((info.size > 0).then_some(Span { start: 0, end: info.size }))
         };
-        let (info, body) = self.store().get(&origin.bucket, &origin.key, select).await?;
+        let source = self.store().get(&origin.bucket, &origin.key, origin.version, select).await;
+        let (info, body) = source.map_err(|error| match error {
+            object::Error::IsMarker { .. } => {
+                let text = "The source of a copy must not be a delete marker.";
+                Failure::new(Code::InvalidRequest, text)
+            }
+            error => error.into(),
+        })?;
         match refusal {
             Some(failure) => Err(failure),
             None => Ok((info, body)),
         }
     }
 
-    fn copied(&self, root: &'static str, written: &Written) -> Answer<M, R> {
+    fn copied(&self, root: &'static str, written: &Written, source: &ObjectInfo) -> Answer<M, R> {
         let mut xml = Writer::s3(root);
         xml.text("LastModified", &date::iso(self.inner.runtime.wall().0));
         xml.text("ETag", &format!("\"{}\"", written.etag));
@@ -123,7 +138,12 @@ impl<M: Mailbox, R: Runtime> Server<M, R> {
             let text = checksum::text(one, written.etag.parts);
             xml.text(checksum::element_name(one.algorithm), &text);
         }
-        answer::xml(xml.finish())
+        let mut answer = answer::xml(xml.finish());
+        if let Some(version) = source.version {
+            let name = HeaderName::from_static("x-amz-copy-source-version-id");
+            answer::set(&mut answer, name, &version.to_string());
+        }
+        answer
     }
 }
 
@@ -136,9 +156,7 @@ impl Origin {
             Some((path, version)) => (path, Some(version)),
             None => (value, None),
         };
-        if version.is_some_and(|version| version != "null") {
-            return Err(Failure::new(Code::NoSuchVersion, "The version does not exist."));
-        }
+        let version = version.map(parse_name).transpose()?;
         let path = decode(path, false)
             .ok_or_else(|| invalid("x-amz-copy-source is not valid percent-encoded UTF-8."))?;
         let (bucket, key) = path
@@ -149,7 +167,8 @@ impl Origin {
             .ok_or_else(|| invalid("x-amz-copy-source must name a bucket and a key."))?;
         check_bucket_name(bucket)?;
         check_key(key.as_bytes())?;
-        Ok(Self { bucket: bucket.to_owned(), key: Bytes::copy_from_slice(key.as_bytes()) })
+        let key = Bytes::copy_from_slice(key.as_bytes());
+        Ok(Self { bucket: bucket.to_owned(), key, version })
     }
 }
 
@@ -250,14 +269,15 @@ mod tests {
     fn a_source_is_a_bucket_and_a_key() {
         let expected = |key: &str| {
             let key = Bytes::copy_from_slice(key.as_bytes());
-            Ok(Origin { bucket: "bucket".to_owned(), key })
+            Ok(Origin { bucket: "bucket".to_owned(), key, version: None })
         };
         assert_eq!(origin("/bucket/key"), expected("key"));
         assert_eq!(origin("bucket/a/../b"), expected("a/../b"));
         assert_eq!(origin("bucket/a%20b+c%2F"), expected("a b+c/"));
-        assert_eq!(origin("bucket/key?versionId=null"), expected("key"));
+        let null = origin("bucket/key?versionId=null").expect("valid");
+        assert_eq!(null.version, Some(VersionName::Null));
         assert_eq!(origin("bucket/a%3FversionId=x"), expected("a?versionId=x"));
-        assert_eq!(origin("bucket/key?versionId=x"), Err(Code::NoSuchVersion));
+        assert_eq!(origin("bucket/key?versionId=x"), Err(Code::InvalidArgument));
         for value in ["", "/", "bucket", "bucket/", "/bucket/", "bucket/%zz", "bucket/%00"] {
             assert_eq!(origin(value), Err(Code::InvalidArgument), "{value}");
         }

@@ -12,15 +12,16 @@ use super::auth::Authorized;
 use super::body::{Checksums, Expected, RequestBody};
 use super::error::{Code, Failure};
 use super::request::{Request, check_key};
+use super::versioning::parse_name;
 use super::watch::Watch;
 use super::xml::{self, Element, Writer, malformed};
-use crate::object::{Condition, Error};
+use crate::object::{Condition, Deleted, Deletion, Error};
 
 const KEYS_MAX: usize = 1000;
 
 /// What the document asks for.
 #[derive(Debug, PartialEq, Eq)]
-struct Deletion {
+struct Deletions {
     quiet: bool,
     entries: Vec<Entry>,
 }
@@ -30,7 +31,7 @@ struct Entry {
     key: String,
     version: Option<String>,
     /// What is to be deleted, or why it cannot be.
-    condition: Result<Condition, Failure>,
+    deletion: Result<Deletion, Failure>,
 }
 
 impl<M: Mailbox, R: Runtime> Server<M, R> {
@@ -47,9 +48,9 @@ impl<M: Mailbox, R: Runtime> Server<M, R> {
             return Err(Failure::new(Code::InvalidRequest, text));
         }
         let document = RequestBody::new(body, watch, expected).document().await?;
-        let deletion = Deletion::parse(&document)?;
-        let outcomes = self.delete_entries(request.bucket(), &deletion.entries).await?;
-        Ok(answer::xml(deletion.answer(&outcomes)))
+        let deletions = Deletions::parse(&document)?;
+        let outcomes = self.delete_entries(request.bucket(), &deletions.entries).await?;
+        Ok(answer::xml(deletions.answer(&outcomes)))
     }
 
     /// One outcome for each entry, in order.
@@ -57,31 +58,23 @@ impl<M: Mailbox, R: Runtime> Server<M, R> {
         &self,
         bucket: &str,
         entries: &[Entry],
-    ) -> Result<Vec<Result<(), Failure>>, Failure> {
-        let unconditional = |entry: &&Entry| entry.condition == Ok(Condition::None);
-        let keys: Vec<Bytes> = entries.iter().filter(unconditional).map(Entry::key_bytes).collect();
-        let mut plain = self.store().delete_many(bucket, &keys).await?.into_iter();
-        let mut outcomes = Vec::with_capacity(entries.len());
-        for entry in entries {
-            outcomes.push(match &entry.condition {
-                Ok(Condition::None) => {
-                    plain.next().expect("one for each key").map_err(Failure::from)
-                }
-                Ok(condition) => {
-                    let key = entry.key_bytes();
-                    match self.store().delete(bucket, &key, condition.clone()).await {
-                        Ok(()) | Err(Error::NoSuchKey) => Ok(()),
-                        Err(error) => Err(error.into()),
-                    }
-                }
-                Err(failure) => Err(failure.clone()),
-            });
-        }
-        Ok(outcomes)
+    ) -> Result<Vec<Result<Deleted, Failure>>, Failure> {
+        let valid: Vec<Deletion> =
+            entries.iter().filter_map(|entry| entry.deletion.clone().ok()).collect();
+        let mut done = self.store().delete_many(bucket, &valid).await?.into_iter();
+        let outcome = |entry: &Entry| {
+            let deletion = entry.deletion.clone()?;
+            match done.next().expect("one for each valid entry") {
+                // Nothing to delete is a success, whatever it was to match.
+                Err(Error::NoSuchKey) => Ok(Deleted { version: deletion.version, marker: false }),
+                outcome => outcome.map_err(Failure::from),
+            }
+        };
+        Ok(entries.iter().map(outcome).collect())
     }
 }
 
-impl Deletion {
+impl Deletions {
     fn parse(document: &[u8]) -> Result<Self, Failure> {
         let root = xml::parse(document, "Delete")?;
         root.allow(&["Quiet", "Object"])?;
@@ -94,12 +87,18 @@ impl Deletion {
         Ok(Self { quiet, entries })
     }
 
-    fn answer(&self, outcomes: &[Result<(), Failure>]) -> String {
+    fn answer(&self, outcomes: &[Result<Deleted, Failure>]) -> String {
         let mut xml = Writer::s3("DeleteResult");
         for (entry, outcome) in self.entries.iter().zip(outcomes) {
             match outcome {
-                Ok(()) if self.quiet => {}
-                Ok(()) => xml.element("Deleted", |xml| entry.name(xml)),
+                Ok(_) if self.quiet => {}
+                Ok(deleted) => xml.element("Deleted", |xml| {
+                    entry.name(xml);
+                    if let Some(version) = deleted.version.filter(|_| deleted.marker) {
+                        xml.flag("DeleteMarker", true);
+                        xml.text("DeleteMarkerVersionId", &version.to_string());
+                    }
+                }),
                 Err(failure) => xml.element("Error", |xml| {
                     entry.name(xml);
                     xml.text("Code", failure.code.name());
@@ -117,27 +116,22 @@ impl Entry {
         let key = object.child_text("Key").filter(|key| !key.is_empty());
         let key = key.ok_or_else(|| malformed("an object without a key"))?.to_owned();
         let version = object.child_text("VersionId").filter(|version| !version.is_empty());
-        let condition = Self::condition(object, &key, version);
-        Ok(Self { key, version: version.map(str::to_owned), condition })
+        let deletion = Self::deletion(object, &key, version);
+        Ok(Self { key, version: version.map(str::to_owned), deletion })
     }
 
-    fn condition(object: &Element, key: &str, version: Option<&str>) -> Result<Condition, Failure> {
+    fn deletion(object: &Element, key: &str, version: Option<&str>) -> Result<Deletion, Failure> {
         check_key(key.as_bytes())?;
-        if version.is_some_and(|version| version != "null") {
-            return Err(Failure::new(Code::NoSuchVersion, "The version does not exist."));
-        }
+        let version = version.map(parse_name).transpose()?;
         if object.child("LastModifiedTime").is_some() || object.child("Size").is_some() {
             return Err(Failure::not_implemented("A deletion on condition of time or size"));
         }
-        Ok(match object.child_text("ETag") {
+        let condition = match object.child_text("ETag") {
             None => Condition::None,
             Some("*") => Condition::Present,
             Some(etag) => Condition::Matches(unquoted(etag).to_owned()),
-        })
-    }
-
-    fn key_bytes(&self) -> Bytes {
-        Bytes::copy_from_slice(self.key.as_bytes())
+        };
+        Ok(Deletion { key: Bytes::copy_from_slice(key.as_bytes()), version, condition })
     }
 
     fn name(&self, xml: &mut Writer) {
@@ -157,15 +151,17 @@ mod tests {
         let document = b"<Delete xmlns='x'><Quiet>true</Quiet><Object><Key>a&amp;b</Key></Object>\
             <Object><Key> c </Key><ETag>\"e\"</ETag></Object>\
             <Object><Key>d</Key><VersionId>v1</VersionId></Object></Delete>";
-        let deletion = Deletion::parse(document).expect("parses");
+        let deletion = Deletions::parse(document).expect("parses");
         assert!(deletion.quiet);
         let keys: Vec<_> = deletion.entries.iter().map(|entry| entry.key.as_str()).collect();
         assert_eq!(keys, ["a&b", " c ", "d"]);
-        assert_eq!(deletion.entries[0].condition, Ok(Condition::None));
-        assert_eq!(deletion.entries[1].condition, Ok(Condition::Matches("e".to_owned())));
-        assert!(deletion.entries[2].condition.is_err());
+        let condition = |entry: &Entry| entry.deletion.clone().map(|deletion| deletion.condition);
+        assert_eq!(condition(&deletion.entries[0]), Ok(Condition::None));
+        assert_eq!(condition(&deletion.entries[1]), Ok(Condition::Matches("e".to_owned())));
+        assert!(deletion.entries[2].deletion.is_err());
         let no_key = Failure::new(Code::AccessDenied, "No.");
-        let answer = deletion.answer(&[Ok(()), Err(no_key), Ok(())]);
+        let answer =
+            deletion.answer(&[Ok(Deleted::default()), Err(no_key), Ok(Deleted::default())]);
         assert!(!answer.contains("<Deleted>"), "{answer}");
         assert!(answer.contains("<Error><Key> c </Key><Code>AccessDenied</Code>"), "{answer}");
     }
@@ -175,9 +171,9 @@ mod tests {
         let objects = |count: usize| {
             format!("<Delete>{}</Delete>", "<Object><Key>k</Key></Object>".repeat(count))
         };
-        assert!(Deletion::parse(objects(1000).as_bytes()).is_ok());
+        assert!(Deletions::parse(objects(1000).as_bytes()).is_ok());
         for count in [0, 1001] {
-            assert!(Deletion::parse(objects(count).as_bytes()).is_err(), "{count}");
+            assert!(Deletions::parse(objects(count).as_bytes()).is_err(), "{count}");
         }
         for document in [
             "<Delete><Object/></Delete>",
@@ -185,7 +181,7 @@ mod tests {
             "<Delete><Object><Key>k</Key><Other/></Object></Delete>",
             "<Deletes><Object><Key>k</Key></Object></Deletes>",
         ] {
-            assert!(Deletion::parse(document.as_bytes()).is_err(), "{document}");
+            assert!(Deletions::parse(document.as_bytes()).is_err(), "{document}");
         }
     }
 }

@@ -3,9 +3,13 @@
 
 use std::borrow::Cow;
 
+use http::header::{ALLOW, LAST_MODIFIED};
 use http::{HeaderName, HeaderValue, StatusCode};
 
+use super::date;
+use super::versioning::{DELETE_MARKER, VERSION_ID};
 use super::xml::Writer;
+use crate::object::VersionName;
 use crate::object::error::SourceError;
 use crate::object::{self};
 
@@ -26,6 +30,14 @@ impl Failure {
 
     pub(super) fn not_implemented(what: &str) -> Self {
         Self::new(Code::NotImplemented, format!("{what} is not implemented."))
+    }
+
+    /// It is because of this delete marker.
+    fn of_marker(mut self, marker: VersionName) -> Self {
+        let version = HeaderValue::from_str(&marker.to_string()).expect("ASCII");
+        self.headers.push((DELETE_MARKER, HeaderValue::from_static("true")));
+        self.headers.push((VERSION_ID, version));
+        self
     }
 
     /// The XML document of the answer.
@@ -75,6 +87,7 @@ codes! {
     EntityTooSmall = 400 "EntityTooSmall",
     FormTooLong = 400 "MaxPostPreDataLengthExceededError",
     HeadersTooLarge = 400 "RequestHeaderSectionTooLarge",
+    IllegalVersioningConfiguration = 400 "IllegalVersioningConfigurationException",
     IncompleteBody = 400 "IncompleteBody",
     InternalError = 500 "InternalError",
     InvalidAccessKeyId = 403 "InvalidAccessKeyId",
@@ -137,9 +150,22 @@ impl From<object::Error> for Failure {
             ),
             E::BucketNotEmpty => Failure::new(
                 Code::BucketNotEmpty,
-                "The bucket holds objects or unfinished uploads; delete them first.",
+                "The bucket holds objects, versions or delete markers; delete them first.",
             ),
             E::NoSuchKey => Failure::new(Code::NoSuchKey, "The key does not exist."),
+            E::NoSuchVersion => Failure::new(Code::NoSuchVersion, "The version does not exist."),
+            E::Deleted { marker } => {
+                let failure = Failure::new(Code::NoSuchKey, "The key does not exist.");
+                failure.of_marker(*marker)
+            }
+            E::IsMarker { marker, modified_ms } => {
+                let text = "The version is a delete marker: it can only be deleted.";
+                let mut failure = Failure::new(Code::MethodNotAllowed, text).of_marker(*marker);
+                let modified = HeaderValue::from_str(&date::http(*modified_ms)).expect("ASCII");
+                failure.headers.push((LAST_MODIFIED, modified));
+                failure.headers.push((ALLOW, HeaderValue::from_static("DELETE")));
+                failure
+            }
             E::NoSuchUpload => Failure::new(
                 Code::NoSuchUpload,
                 "The upload does not exist: its id is wrong, or it was completed or aborted.",
@@ -214,6 +240,9 @@ mod tests {
             (E::BucketExists, 409, "BucketAlreadyOwnedByYou"),
             (E::BucketNotEmpty, 409, "BucketNotEmpty"),
             (E::NoSuchKey, 404, "NoSuchKey"),
+            (E::NoSuchVersion, 404, "NoSuchVersion"),
+            (E::Deleted { marker: VersionName::Null }, 404, "NoSuchKey"),
+            (E::IsMarker { marker: VersionName::Null, modified_ms: 0 }, 405, "MethodNotAllowed"),
             (E::NoSuchUpload, 404, "NoSuchUpload"),
             (E::InvalidPart { number: 1 }, 400, "InvalidPart"),
             (E::InvalidPartOrder, 400, "InvalidPartOrder"),

@@ -1,4 +1,4 @@
-//! ListObjects, its second version, and the versions of objects where there is one of each.
+//! ListObjects and its second version: the current objects of a bucket.
 
 use basalt_engine::seam::Runtime;
 use basalt_net::mailbox::Mailbox;
@@ -17,13 +17,12 @@ use super::{Server, attributes, checksum, date};
 use crate::object::{List, ListFrom, Listed, ListedObject, Listing};
 
 /// A page has at most so many keys and common prefixes.
-const KEYS_MAX: u32 = 1000;
+pub(super) const KEYS_MAX: u32 = 1000;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Form {
     V1,
     V2,
-    Versions,
 }
 
 /// What a listing asks for, as the client wrote it.
@@ -57,14 +56,6 @@ impl<M: Mailbox, R: Runtime> Server<M, R> {
         _authorized: Authorized,
     ) -> Result<Answer<M, R>, Failure> {
         self.list(Page::of(request, Form::V2)?).await
-    }
-
-    pub(super) async fn list_object_versions(
-        &self,
-        request: &Request,
-        _authorized: Authorized,
-    ) -> Result<Answer<M, R>, Failure> {
-        self.list(Page::of(request, Form::Versions)?).await
     }
 
     async fn list(&self, page: Page<'_>) -> Result<Answer<M, R>, Failure> {
@@ -108,7 +99,6 @@ impl<'a> Page<'a> {
         let query = &self.request.target.query;
         let marker = match self.form {
             Form::V1 => query.filled("marker"),
-            Form::Versions => query.filled("key-marker"),
             Form::V2 => match query.filled("continuation-token") {
                 Some(token) => {
                     let from = read_token(token).ok_or_else(|| {
@@ -127,19 +117,14 @@ impl<'a> Page<'a> {
     /// the page before ended with.
     fn marked(&self, marker: &str) -> ListFrom {
         let bytes = Bytes::copy_from_slice(marker.as_bytes());
-        let below = self.delimiter.zip(marker.strip_prefix(self.prefix));
-        let is_common_prefix = below.is_some_and(|(delimiter, below)| {
-            below.find(delimiter).is_some_and(|at| at + delimiter.len() == below.len())
-        });
-        if is_common_prefix { ListFrom::Prefix(bytes) } else { ListFrom::Key(bytes) }
+        match is_common_prefix(marker, self.prefix, self.delimiter) {
+            true => ListFrom::Prefix(bytes),
+            false => ListFrom::Key(bytes),
+        }
     }
 
     fn document(&self, listing: &Listing) -> String {
-        let root = match self.form {
-            Form::V1 | Form::V2 => "ListBucketResult",
-            Form::Versions => "ListVersionsResult",
-        };
-        let mut xml = Writer::s3(root);
+        let mut xml = Writer::s3("ListBucketResult");
         xml.text("Name", self.request.bucket());
         xml.text("Prefix", &self.shown(self.prefix));
         if let Some(delimiter) = self.delimiter {
@@ -179,14 +164,6 @@ impl<'a> Page<'a> {
                     xml.text("NextMarker", &next);
                 }
             }
-            Form::Versions => {
-                xml.text("KeyMarker", &self.shown(query.get("key-marker").unwrap_or_default()));
-                xml.text("VersionIdMarker", query.get("version-id-marker").unwrap_or_default());
-                if let Some(next) = next {
-                    xml.text("NextKeyMarker", &next);
-                    xml.text("NextVersionIdMarker", "null");
-                }
-            }
             Form::V2 => {
                 xml.number("KeyCount", listing.entries.len() as u64);
                 if let Some(start) = query.get("start-after") {
@@ -203,13 +180,8 @@ impl<'a> Page<'a> {
     }
 
     fn object(&self, object: &ListedObject, xml: &mut Writer) {
-        let name = if self.form == Form::Versions { "Version" } else { "Contents" };
-        xml.element(name, |xml| {
+        xml.element("Contents", |xml| {
             xml.text("Key", &self.shown_bytes(&object.key));
-            if self.form == Form::Versions {
-                xml.text("VersionId", "null");
-                xml.flag("IsLatest", true);
-            }
             xml.text("LastModified", &date::iso(object.modified_ms));
             xml.text("ETag", &format!("\"{}\"", object.etag));
             for one in &object.checksums {
@@ -233,6 +205,13 @@ impl<'a> Page<'a> {
     fn shown_bytes(&self, bytes: &[u8]) -> String {
         self.shown.bytes(bytes)
     }
+}
+
+/// Whether a marker is a common prefix of the listing.
+pub(super) fn is_common_prefix(marker: &str, prefix: &str, delimiter: Option<&str>) -> bool {
+    delimiter.zip(marker.strip_prefix(prefix)).is_some_and(|(delimiter, below)| {
+        below.find(delimiter).is_some_and(|at| at + delimiter.len() == below.len())
+    })
 }
 
 impl Shown {

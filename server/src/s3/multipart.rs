@@ -15,6 +15,7 @@ use super::error::{Code, Failure};
 use super::object::{checked_size, written_answer};
 use super::request::Request;
 use super::target::encode_into;
+use super::versioning::set_version;
 use super::watch::Watch;
 use super::xml::{self, Element, Writer, malformed};
 use super::{Server, checksum, tagging};
@@ -94,7 +95,9 @@ impl<M: Mailbox, R: Runtime> Server<M, R> {
         let (bucket, key, id) = (request.bucket(), request.key(), upload_id(request));
         let written =
             self.store().complete_upload(bucket, key, id, &parts, condition, &claims).await?;
-        Ok(answer::xml(completion(request, self.inner.scheme, &written)))
+        let mut answer = answer::xml(completion(request, self.inner.scheme, &written));
+        set_version(&mut answer, written.version);
+        Ok(answer)
     }
 
     pub(super) async fn abort_upload(

@@ -13,9 +13,10 @@ use super::auth::Authorized;
 use super::body::{Checksums, Expected, RequestBody};
 use super::error::{Code, Failure};
 use super::request::Request;
+use super::versioning::{DELETE_MARKER, set_version, version_asked};
 use super::watch::Watch;
 use super::{Server, checksum, tagging};
-use crate::object::{Checksum, Error, Put, Written};
+use crate::object::{Checksum, Deleted, Deletion, Error, Put, Written};
 
 /// Longest object or part of one PUT, in bytes.
 const PUT_BYTES_MAX: u64 = 5 << 30;
@@ -53,11 +54,20 @@ impl<M: Mailbox, R: Runtime> Server<M, R> {
         _authorized: Authorized,
     ) -> Result<Answer<M, R>, Failure> {
         let condition = attributes::delete_condition(&request.headers)?;
-        match self.store().delete(request.bucket(), request.key(), condition).await {
+        let version = version_asked(request)?;
+        let deletion = Deletion { key: request.key().clone(), version, condition };
+        let deleted = match self.store().delete(request.bucket(), &deletion).await {
+            Ok(deleted) => deleted,
             // Nothing to delete is a success, whatever it was to match.
-            Ok(()) | Err(Error::NoSuchKey) => Ok(answer::empty(StatusCode::NO_CONTENT)),
-            Err(error) => Err(error.into()),
+            Err(Error::NoSuchKey) => Deleted { version, marker: false },
+            Err(error) => return Err(error.into()),
+        };
+        let mut answer = answer::empty(StatusCode::NO_CONTENT);
+        set_version(&mut answer, deleted.version);
+        if deleted.marker {
+            answer::set(&mut answer, DELETE_MARKER, "true");
         }
+        Ok(answer)
     }
 }
 
@@ -80,6 +90,7 @@ pub(super) fn written_answer<M: Mailbox, R: Runtime>(written: &Written) -> Answe
     let mut answer = answer::empty(StatusCode::OK);
     answer::set(&mut answer, ETAG, &format!("\"{}\"", written.etag));
     set_checksums(&mut answer, &written.checksums, written.etag.parts);
+    set_version(&mut answer, written.version);
     answer
 }
 

@@ -5,6 +5,7 @@ use http::{HeaderMap, Method};
 
 use super::error::{Code, Failure};
 use super::target::{Parameter, Query, Target};
+use super::versioning::parse_name;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Operation {
@@ -36,6 +37,8 @@ pub(super) enum Operation {
     GetBucketTags,
     PutBucketTags,
     DeleteBucketTags,
+    GetBucketVersioning,
+    PutBucketVersioning,
     /// The only ACL is the private one: setting that changes nothing.
     PutAcl,
     /// A question whose answer is always that nothing is set.
@@ -63,7 +66,6 @@ pub(super) enum Unset {
     PublicAccess,
     Replication,
     RequestPayment,
-    Versioning,
     Website,
 }
 
@@ -136,9 +138,12 @@ impl Operation {
             (None, _) => of_service(method, subresource),
             (Some(_), None) => of_bucket(method, subresource, &target.query),
             (Some(_), Some(_)) => {
-                check_version(&target.query)?;
                 let copies = headers.contains_key(COPY_SOURCE);
-                of_object(method, subresource, &target.query, copies)
+                let operation = of_object(method, subresource, &target.query, copies);
+                if let Some(operation) = operation {
+                    check_version(operation, &target.query)?;
+                }
+                operation
             }
         };
         operation.ok_or_else(|| match subresource {
@@ -192,11 +197,23 @@ pub(super) fn refuse_headers(headers: &HeaderMap) -> Result<(), Failure> {
     }
 }
 
-/// Without versioning every object has one version, whose id is `null`.
-fn check_version(query: &Query) -> Result<(), Failure> {
-    match query.get("versionId") {
-        None | Some("null") => Ok(()),
-        Some(_) => Err(Failure::new(Code::NoSuchVersion, "The version does not exist.")),
+/// A version is named in the right form, and to an operation that is about one.
+fn check_version(operation: Operation, query: &Query) -> Result<(), Failure> {
+    let Some(name) = query.get("versionId") else { return Ok(()) };
+    parse_name(name)?;
+    match operation {
+        Operation::PutObject
+        | Operation::CopyObject
+        | Operation::CreateUpload
+        | Operation::PutPart
+        | Operation::CopyPart
+        | Operation::CompleteUpload
+        | Operation::AbortUpload
+        | Operation::ListParts => {
+            let text = "This operation does not accept a version id.";
+            Err(Failure::new(Code::InvalidArgument, text))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -224,6 +241,8 @@ fn of_bucket(method: &Method, subresource: Option<&str>, query: &Query) -> Optio
         (&Method::GET, Some("tagging")) => Some(Operation::GetBucketTags),
         (&Method::PUT, Some("tagging")) => Some(Operation::PutBucketTags),
         (&Method::DELETE, Some("tagging")) => Some(Operation::DeleteBucketTags),
+        (&Method::GET, Some("versioning")) => Some(Operation::GetBucketVersioning),
+        (&Method::PUT, Some("versioning")) => Some(Operation::PutBucketVersioning),
         (&Method::PUT, Some("acl")) => Some(Operation::PutAcl),
         (&Method::GET, Some(name)) => unset(name).map(Operation::Unset),
         (&Method::DELETE, Some(name)) if can_be_removed(name) => Some(Operation::DeleteUnset),
@@ -279,7 +298,6 @@ fn unset(subresource: &str) -> Option<Unset> {
         "publicAccessBlock" => Unset::PublicAccess,
         "replication" => Unset::Replication,
         "requestPayment" => Unset::RequestPayment,
-        "versioning" => Unset::Versioning,
         "website" => Unset::Website,
         _ => return None,
     })
@@ -321,6 +339,8 @@ mod tests {
             ("GET", "/b/?list-type=2&prefix=a", O::ListObjectsV2),
             ("GET", "/b?delimiter=/", O::ListObjects),
             ("GET", "/b?versions", O::ListObjectVersions),
+            ("GET", "/b?versioning", O::GetBucketVersioning),
+            ("PUT", "/b?versioning", O::PutBucketVersioning),
             ("GET", "/b?location=", O::GetBucketLocation),
             ("POST", "/b?delete", O::DeleteObjects),
             ("GET", "/b?acl", O::Unset(Unset::Acl)),
@@ -355,7 +375,6 @@ mod tests {
     #[test]
     fn what_is_not_there_is_never_taken_for_something_else() {
         for (method, raw) in [
-            ("PUT", "/b?versioning"),
             ("PUT", "/b?policy"),
             ("DELETE", "/b?analytics"),
             ("PUT", "/b?lifecycle"),
@@ -370,7 +389,10 @@ mod tests {
         {
             assert_eq!(of(method, raw), Err(Code::MethodNotAllowed), "{method} {raw}");
         }
-        assert_eq!(of("DELETE", "/b/k?versionId=x"), Err(Code::NoSuchVersion));
+        for raw in ["/b/k?versionId=x", "/b/k?versionId="] {
+            assert_eq!(of("DELETE", raw), Err(Code::InvalidArgument), "{raw}");
+        }
+        assert_eq!(of("PUT", "/b/k?versionId=null"), Err(Code::InvalidArgument));
         assert_eq!(of("DELETE", "/b/k?uploadId=u&tagging"), Err(Code::InvalidArgument));
     }
 

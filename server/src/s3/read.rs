@@ -13,6 +13,7 @@ use super::auth::Authorized;
 use super::error::{Code, Failure};
 use super::object::{set_checksum_type, set_checksums};
 use super::request::Request;
+use super::versioning::{set_version, version_asked};
 use super::xml::Writer;
 use super::{Server, checksum, date};
 use crate::object::{ObjectInfo, ObjectPart, Span, StorageClass};
@@ -67,7 +68,7 @@ impl<M: Mailbox, R: Runtime> Server<M, R> {
         _authorized: Authorized,
     ) -> Result<Answer<M, R>, Failure> {
         let asked = Asked::of(request)?;
-        let (bucket, key) = (request.bucket(), request.key());
+        let (bucket, key, version) = (request.bucket(), request.key(), version_asked(request)?);
         let mut sent = None;
         let mut select = |info: &ObjectInfo, parts: &[ObjectPart]| {
             let selected = asked.select(info, parts);
@@ -76,9 +77,10 @@ impl<M: Mailbox, R: Runtime> Server<M, R> {
             span
         };
         let (info, parts, body) = match asked.part {
-            Some(_) => self.store().get_with_parts(bucket, key, select).await?,
+            Some(_) => self.store().get_with_parts(bucket, key, version, select).await?,
             None => {
-                let (info, body) = self.store().get(bucket, key, |info| select(info, &[])).await?;
+                let select = |info: &ObjectInfo| select(info, &[]);
+                let (info, body) = self.store().get(bucket, key, version, select).await?;
                 (info, Vec::new(), body)
             }
         };
@@ -98,10 +100,10 @@ impl<M: Mailbox, R: Runtime> Server<M, R> {
         _authorized: Authorized,
     ) -> Result<Answer<M, R>, Failure> {
         let asked = Asked::of(request)?;
-        let (bucket, key) = (request.bucket(), request.key());
+        let (bucket, key, version) = (request.bucket(), request.key(), version_asked(request)?);
         let (info, parts) = match asked.part {
-            Some(_) => self.store().head_with_parts(bucket, key).await?,
-            None => (self.store().head(bucket, key).await?, Vec::new()),
+            Some(_) => self.store().head_with_parts(bucket, key, version).await?,
+            None => (self.store().head(bucket, key, version).await?, Vec::new()),
         };
         let sent = asked.select(&info, &parts)?;
         asked.head_of_answer(&info, &parts, sent)
@@ -113,13 +115,14 @@ impl<M: Mailbox, R: Runtime> Server<M, R> {
         _authorized: Authorized,
     ) -> Result<Answer<M, R>, Failure> {
         let wanted = Wanted::of(request)?;
-        let (bucket, key) = (request.bucket(), request.key());
+        let (bucket, key, version) = (request.bucket(), request.key(), version_asked(request)?);
         let (info, parts) = match wanted.has("ObjectParts") {
-            true => self.store().head_with_parts(bucket, key).await?,
-            false => (self.store().head(bucket, key).await?, Vec::new()),
+            true => self.store().head_with_parts(bucket, key, version).await?,
+            false => (self.store().head(bucket, key, version).await?, Vec::new()),
         };
         let mut answer = answer::xml(wanted.document(&info, &parts));
         answer::set(&mut answer, LAST_MODIFIED, &date::http(info.modified_ms));
+        set_version(&mut answer, info.version);
         Ok(answer)
     }
 }
@@ -356,6 +359,7 @@ impl<'a> Asked<'a> {
 fn set_validators<M: Mailbox, R: Runtime>(answer: &mut Answer<M, R>, info: &ObjectInfo) {
     answer::set(answer, ETAG, &format!("\"{}\"", info.etag));
     answer::set(answer, LAST_MODIFIED, &date::http(info.modified_ms));
+    set_version(answer, info.version);
 }
 
 fn precondition_failed() -> Failure {

@@ -180,6 +180,10 @@ impl<M: Mailbox, R: Runtime> Server<M, R> {
                 self.put_bucket_tags(request, authorized, body, watch).await
             }
             Operation::DeleteBucketTags => self.delete_bucket_tags(request, authorized).await,
+            Operation::GetBucketVersioning => self.get_bucket_versioning(request, authorized).await,
+            Operation::PutBucketVersioning => {
+                self.put_bucket_versioning(request, authorized, body, watch).await
+            }
             Operation::PutAcl => self.put_acl(request, authorized, body, watch).await,
             Operation::DeleteUnset => self.delete_unset(request, authorized).await,
             Operation::Unset(unset) => self.unset(request, authorized, unset).await,

@@ -14,6 +14,7 @@ use super::body::{Checksums, Expected, RequestBody};
 use super::error::{Code, Failure};
 use super::request::Request;
 use super::target::decode;
+use super::versioning::{set_version, version_asked};
 use super::watch::Watch;
 use super::xml::{self, Element, Writer, malformed};
 use crate::object::Tags;
@@ -34,8 +35,11 @@ impl<M: Mailbox, R: Runtime> Server<M, R> {
         request: &Request,
         _authorized: Authorized,
     ) -> Result<Answer<M, R>, Failure> {
-        let info = self.store().head(request.bucket(), request.key()).await?;
-        Ok(answer::xml(document(&info.tags)))
+        let version = version_asked(request)?;
+        let info = self.store().head(request.bucket(), request.key(), version).await?;
+        let mut answer = answer::xml(document(&info.tags));
+        set_version(&mut answer, info.version);
+        Ok(answer)
     }
 
     pub(super) async fn put_object_tags<B: Body<Data = Bytes> + Unpin>(
@@ -49,8 +53,7 @@ impl<M: Mailbox, R: Runtime> Server<M, R> {
         let document = RequestBody::new(body, watch, expected).document().await?;
         let tags = parse(&document)?;
         check_of_object(&tags)?;
-        self.store().set_tags(request.bucket(), request.key(), &tags).await?;
-        Ok(answer::empty(StatusCode::OK))
+        self.set_tags(request, &tags, StatusCode::OK).await
     }
 
     pub(super) async fn delete_object_tags(
@@ -58,8 +61,20 @@ impl<M: Mailbox, R: Runtime> Server<M, R> {
         request: &Request,
         _authorized: Authorized,
     ) -> Result<Answer<M, R>, Failure> {
-        self.store().set_tags(request.bucket(), request.key(), &Tags::new()).await?;
-        Ok(answer::empty(StatusCode::NO_CONTENT))
+        self.set_tags(request, &Tags::new(), StatusCode::NO_CONTENT).await
+    }
+
+    async fn set_tags(
+        &self,
+        request: &Request,
+        tags: &Tags,
+        status: StatusCode,
+    ) -> Result<Answer<M, R>, Failure> {
+        let asked = version_asked(request)?;
+        let version = self.store().set_tags(request.bucket(), request.key(), asked, tags).await?;
+        let mut answer = answer::empty(status);
+        set_version(&mut answer, version);
+        Ok(answer)
     }
 
     pub(super) async fn get_bucket_tags(

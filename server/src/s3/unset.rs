@@ -15,6 +15,7 @@ use super::bucket::owner;
 use super::error::{Code, Failure};
 use super::operation::Unset;
 use super::request::{OWNER_ID, OWNER_NAME, Request};
+use super::versioning::version_asked;
 use super::watch::Watch;
 use super::xml::{self, Writer};
 
@@ -67,7 +68,10 @@ impl<M: Mailbox, R: Runtime> Server<M, R> {
         let bucket = request.bucket();
         match &request.target.key {
             None => drop(self.store().bucket(bucket).await?),
-            Some(key) => drop(self.store().head(bucket, key).await?),
+            Some(key) => {
+                let version = version_asked(request)?;
+                drop(self.store().head(bucket, key, version).await?);
+            }
         }
         Ok(())
     }
@@ -83,7 +87,6 @@ fn nothing_set(unset: Unset) -> Result<String, Failure> {
         Unset::RequestPayment => {
             return Ok(one("RequestPaymentConfiguration", "Payer", "BucketOwner"));
         }
-        Unset::Versioning => return Ok(Writer::s3("VersioningConfiguration").finish()),
         Unset::Cors => (Code::NoSuchCorsConfiguration, "The bucket has no CORS rules."),
         Unset::Encryption => (
             Code::ServerSideEncryptionConfigurationNotFound,
@@ -180,7 +183,6 @@ mod tests {
             ("notification", "NotificationConfiguration"),
             ("policyStatus", "PolicyStatus"),
             ("requestPayment", "RequestPaymentConfiguration"),
-            ("versioning", "VersioningConfiguration"),
         ] {
             let answer = world.ask("GET", &format!("/bucket?{name}"), &[], b"");
             assert_eq!(answer.status, 200, "{name}");

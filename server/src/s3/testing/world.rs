@@ -312,3 +312,37 @@ pub(crate) fn refused(response: &Response, status: u16, code: &str) {
     assert!(!response.element("Message").is_empty(), "{response:?}");
     assert_eq!(response.element("RequestId"), response.header("x-amz-request-id"));
 }
+
+/// Settles every key that any drive knows, twice, since settling one may change another.
+pub(crate) async fn settle_all(store: &Store<TestMailbox, SimRuntime>) {
+    let set = SetIndex(0);
+    for _ in 0..2 {
+        let mut keys = std::collections::BTreeSet::new();
+        for drive in 0..DRIVES {
+            let request = Request::Scan { after: None, limit: 10_000 };
+            let mut replies = store.mailbox().send(set, vec![(DriveIndex(drive), request)]);
+            if let Some((_, Reply::Scanned { entries, more })) = replies.next().await {
+                assert!(!more, "a small world");
+                keys.extend(entries.into_iter().map(|entry| entry.key));
+            }
+        }
+        for key in keys {
+            store.settle_key(set, &key).await.expect("it settles");
+        }
+    }
+}
+
+/// Frees every orphan that nothing needs, however young.
+pub(crate) async fn free_orphans(store: &Store<TestMailbox, SimRuntime>) {
+    let set = SetIndex(0);
+    for drive in (0..DRIVES).map(DriveIndex) {
+        for orphan in store.orphans(set, drive).await.expect("it tells") {
+            store.free_orphan(set, &[drive], &orphan).await.expect("it is freed or needed");
+        }
+    }
+}
+
+/// Payloads on all drives together.
+pub(crate) fn payloads(world: &World) -> usize {
+    world.mailbox.drives.iter().map(|drive| drive.payload_count()).sum()
+}
