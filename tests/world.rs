@@ -13,6 +13,7 @@ pub mod mailbox;
 pub mod nemesis;
 pub mod node;
 pub mod place;
+pub mod versions;
 pub mod witness;
 
 use std::cell::{Cell, RefCell};
@@ -23,8 +24,9 @@ use basalt_engine::seam::{Clock, Moment, Spawn};
 use basalt_engine::sim::{Latency, Prng, SimRuntime, Simulation};
 
 use basalt_net::quorum::Quorums;
+use basalt_server::object::Versioning;
 use clients::{Client, Shared, Weights, Workload};
-use history::Checked;
+use history::{Checked, Need};
 use inspect::Inspector;
 use mailbox::{Tamper, Wire};
 use nemesis::{Fault, Nemesis};
@@ -102,6 +104,7 @@ fn draw_workload(prng: &mut Prng) -> Workload {
         list: weight(2),
         multipart: weight(1),
         bucket: weight(1),
+        versions: 2 * weight(2),
     };
     Workload {
         clients: 1 + prng.index(5),
@@ -185,6 +188,7 @@ pub fn run_with(
         rest: shared.rest.get(),
         ..Ran::default()
     };
+    shared.versions.check_order();
     for (name, register) in shared.registers() {
         match register.check() {
             Checked::Explained => ran.checked += 1,
@@ -298,7 +302,17 @@ fn client(number: usize, runtime: &SimRuntime, prng: &mut Prng, shared: &Rc<Shar
 
 async fn make_buckets(shared: &Rc<Shared>) {
     let node = shared.node.borrow().clone().expect("it was started");
-    node.stores[0].create_bucket(clients::BUCKETS[0]).await.expect("a sound node makes buckets");
+    let store = &node.stores[0];
+    for bucket in [clients::BUCKETS[0], clients::BUCKETS[versions::KEEPS]] {
+        store.create_bucket(bucket).await.expect("a sound node makes buckets");
+    }
+    let start = node.cores[0].now();
+    let keeps = store.set_versioning(clients::BUCKETS[versions::KEEPS], Versioning::Enabled).await;
+    keeps.expect("a sound node keeps versions");
+    shared.with(&clients::Name::Versioning, |register| {
+        let (end, client) = (node.cores[0].now(), "the beginning".to_owned());
+        register.write(start, Some(end), Need::Anything, Some(1), client);
+    });
 }
 
 async fn look(inspector: &Rc<RefCell<Option<Inspector>>>, shared: &Rc<Shared>) {

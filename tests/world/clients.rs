@@ -13,8 +13,8 @@ use basalt_engine::seam::{Clock, Moment, Spawn};
 use basalt_engine::sim::{Prng, SimRuntime};
 use basalt_server::object::error::SourceError;
 use basalt_server::object::{
-    Body, Checksum, Claims, Condition, Error, List, ListFrom, Listed, NewUpload, PartName, Put,
-    Source, Span, StorageClass, Written,
+    Body, Checksum, Claims, Condition, Deletion, Error, List, ListFrom, Listed, NewUpload,
+    PartName, Put, Source, Span, StorageClass, Written,
 };
 use bytes::{Bytes, BytesMut};
 use futures_channel::oneshot;
@@ -23,18 +23,20 @@ use md5::{Digest, Md5};
 
 use super::history::{Need, Register, Value};
 use super::node::{Node, SimStore};
+use super::versions::{KEEPS, Versions};
 use super::witness::Witness;
 
 /// No request takes longer, whatever the drives do.
 const REQUEST_MAX: Duration = Duration::from_secs(400);
-/// The bucket that stays; the other one comes and goes.
-pub const BUCKETS: [&str; 2] = ["stays", "comes-and-goes"];
+/// The bucket that stays, one that comes and goes, and one that keeps versions.
+pub const BUCKETS: [&str; 3] = ["stays", "comes-and-goes", "keeps-versions"];
 
 /// What all clients share.
 pub struct Shared {
     pub node: RefCell<Option<Rc<Node>>>,
     pub options: Workload,
     pub witness: Rc<Witness>,
+    pub versions: Versions,
     /// How long the node needed to come to rest.
     pub rest: Cell<Duration>,
     history: RefCell<History>,
@@ -64,6 +66,7 @@ pub struct Weights {
     pub list: u64,
     pub multipart: u64,
     pub bucket: u64,
+    pub versions: u64,
 }
 
 #[derive(Default)]
@@ -80,13 +83,26 @@ struct History {
 pub enum Name {
     Bucket(usize),
     Key(usize, Bytes),
+    /// A version of a key in the bucket that keeps them, by its id.
+    Version(Bytes, String),
+    /// Whether that bucket gives out ids.
+    Versioning,
 }
 
 /// What a request came to.
-enum Answer<T> {
+pub(super) enum Answer<T> {
     Done(Result<T, Error>),
     /// The process died.
     Lost,
+}
+
+impl<T> Answer<T> {
+    fn done(&self) -> Option<&T> {
+        match self {
+            Self::Done(Ok(answer)) => Some(answer),
+            Self::Done(Err(_)) | Self::Lost => None,
+        }
+    }
 }
 
 impl Shared {
@@ -95,6 +111,7 @@ impl Shared {
             node: RefCell::new(None),
             options,
             witness: Rc::default(),
+            versions: Versions::default(),
             rest: Cell::new(Duration::ZERO),
             history: RefCell::new(History::default()),
             unknown: Cell::new(0),
@@ -117,14 +134,16 @@ impl Shared {
     /// Every register with what happened to it.
     pub fn registers(&self) -> Vec<(Name, Register)> {
         let history = self.history.borrow();
-        history.registers.iter().map(|(name, register)| (name.clone(), register.clone())).collect()
+        let registers = history.registers.iter();
+        let registers = registers.map(|(name, register)| (name.clone(), register.clone()));
+        registers.chain(self.versions.registers()).collect()
     }
 
     pub fn operations(&self) -> u64 {
         self.history.borrow().operations
     }
 
-    fn value(&self, etag: &str, body: Option<(u64, u64)>) -> u16 {
+    pub(super) fn value(&self, etag: &str, body: Option<(u64, u64)>) -> u16 {
         let history = &mut *self.history.borrow_mut();
         let next = u16::try_from(history.etags.len()).expect("few values");
         let value = *history.etags.entry(etag.to_owned()).or_insert(next);
@@ -141,7 +160,7 @@ impl Shared {
         value.is_some_and(|value| history.registers.values().any(|r| r.acknowledged(*value)))
     }
 
-    fn with<T>(&self, name: &Name, work: impl FnOnce(&mut Register) -> T) -> T {
+    pub(super) fn with<T>(&self, name: &Name, work: impl FnOnce(&mut Register) -> T) -> T {
         work(self.history.borrow_mut().registers.entry(name.clone()).or_default())
     }
 
@@ -212,7 +231,10 @@ impl Client {
 
     async fn operate(&mut self) {
         let weights = self.shared.options.weights.clone();
-        let bucket = usize::from(self.prng.below(6) == 0 && weights.bucket > 0);
+        let mut bucket = usize::from(self.prng.below(6) == 0 && weights.bucket > 0);
+        if weights.versions > 0 && self.prng.below(4) == 0 {
+            bucket = KEEPS;
+        }
         let keys = self.shared.keys();
         let key = keys[self.prng.index(keys.len())].clone();
         let table = [
@@ -224,6 +246,7 @@ impl Client {
             weights.list,
             weights.multipart,
             weights.bucket,
+            weights.versions,
         ];
         let mut drawn = self.prng.below(table.iter().sum());
         let mut choice = 0;
@@ -240,12 +263,13 @@ impl Client {
             4 => self.get(bucket, key, false).await,
             5 => self.list(bucket).await,
             6 => self.multipart(bucket, key).await,
-            _ => self.change_bucket().await,
+            7 => self.change_bucket().await,
+            _ => self.operate_on_versions().await,
         }
     }
 
     /// Runs a request on a core of the node, to its end.
-    async fn ask<T: 'static, F: Future<Output = Result<T, Error>> + 'static>(
+    pub(super) async fn ask<T: 'static, F: Future<Output = Result<T, Error>> + 'static>(
         &mut self,
         request: impl FnOnce(SimStore) -> F,
     ) -> (Moment, Answer<T>) {
@@ -337,7 +361,7 @@ impl Client {
         Sent { bytes, piece, runtime: self.runtime.clone(), breaks }
     }
 
-    async fn put(&mut self, bucket: usize, key: Bytes, conditional: bool) {
+    pub(super) async fn put(&mut self, bucket: usize, key: Bytes, conditional: bool) {
         let size = self.size();
         let (number, bytes) = self.draw_body(size);
         let etag = Etag { md5: md5(&bytes), parts: 0 }.to_string();
@@ -361,6 +385,10 @@ impl Client {
             self.ask_write(move |store| async move { store.put(put, &mut sent).await }).await;
         if let Answer::Done(Ok(written)) = &answer {
             assert_eq!(written.etag.to_string(), etag);
+        }
+        if bucket == KEEPS {
+            let name = answer.done().and_then(|written| written.name);
+            self.note_version(&key, start, Some(value), name);
         }
         self.note_write(start, answer, (bucket, key), condition, need, Some(value), client);
     }
@@ -388,15 +416,16 @@ impl Client {
     }
 
     async fn look(&mut self, bucket: usize, key: Bytes) -> Option<String> {
-        let (_, answer) =
-            self.ask(move |store| async move { store.head(BUCKETS[bucket], &key).await }).await;
+        let (_, answer) = self
+            .ask(move |store| async move { store.head(BUCKETS[bucket], &key, None).await })
+            .await;
         match answer {
             Answer::Done(Ok(info)) => Some(info.etag.to_string()),
             _ => None,
         }
     }
 
-    async fn delete(&mut self, bucket: usize, key: Bytes) {
+    pub(super) async fn delete(&mut self, bucket: usize, key: Bytes) {
         let (condition, need) = match self.prng.below(4) {
             0 => self.condition(bucket, &key).await,
             _ => (Condition::None, Need::Anything),
@@ -407,10 +436,14 @@ impl Client {
             _ => (condition, need),
         };
         let client = format!("client {} delete if {condition:?}", self.number);
-        let (asked, name) = (condition.clone(), key.clone());
+        let deletion = Deletion { key: key.clone(), version: None, condition: condition.clone() };
         let (start, answer) = self
-            .ask(move |store| async move { store.delete(BUCKETS[bucket], &name, asked).await })
+            .ask(move |store| async move { store.delete(BUCKETS[bucket], &deletion).await })
             .await;
+        if bucket == KEEPS {
+            let name = answer.done().and_then(|deleted| deleted.version);
+            self.note_version(&key, start, None, name);
+        }
         self.note_write(start, answer, (bucket, key), condition, need, None, client);
     }
 
@@ -469,7 +502,7 @@ impl Client {
         let (start, answer) = self
             .ask(move |store| async move {
                 if !with_body {
-                    let info = store.head(BUCKETS[bucket], &name).await?;
+                    let info = store.head(BUCKETS[bucket], &name, None).await?;
                     return Ok((info.etag.to_string(), info.size, None));
                 }
                 let mut asked = None;
@@ -477,7 +510,7 @@ impl Client {
                     asked = Some(span(info.size, draw));
                     asked
                 };
-                let (info, body) = store.get(BUCKETS[bucket], &name, select).await?;
+                let (info, body) = store.get(BUCKETS[bucket], &name, None, select).await?;
                 let mut body = body.expect("a span was asked for");
                 let mut bytes = BytesMut::new();
                 let mut whole = Ok(());
@@ -506,7 +539,9 @@ impl Client {
                 self.shared.with(&register, |r| r.read(start, end, need, client));
                 self.note_bucket(bucket, start, Need::Present, "a read succeeded");
             }
-            Answer::Done(Err(error @ (Error::NoSuchKey | Error::NoSuchBucket))) => {
+            Answer::Done(Err(
+                error @ (Error::NoSuchKey | Error::NoSuchBucket | Error::Deleted { .. }),
+            )) => {
                 let need = Need::Is(None);
                 self.shared.with(&register, |r| r.read(start, end, need, client));
                 if error == Error::NoSuchBucket {
@@ -517,7 +552,12 @@ impl Client {
         }
     }
 
-    fn check_body(&self, value: u16, size: u64, read: Option<(Span, Bytes, Result<(), Error>)>) {
+    pub(super) fn check_body(
+        &self,
+        value: u16,
+        size: u64,
+        read: Option<(Span, Bytes, Result<(), Error>)>,
+    ) {
         let known = self.shared.history.borrow().bodies[usize::from(value)];
         let Some((number, expected_size)) = known else { return };
         assert_eq!(size, expected_size, "the size of value {value}");
@@ -640,7 +680,7 @@ impl Client {
     }
 
     /// An upload of a part or two, completed (sometimes twice) or aborted.
-    async fn multipart(&mut self, bucket: usize, key: Bytes) {
+    pub(super) async fn multipart(&mut self, bucket: usize, key: Bytes) {
         let name = key.clone();
         let class = self.class();
         let (_, answer) = self
@@ -714,6 +754,10 @@ impl Client {
             let began = *began.get_or_insert(start);
             let register = Name::Key(bucket, key.clone());
             let end = self.runtime.now();
+            if bucket == KEEPS {
+                let name = answer.done().and_then(|written| written.name);
+                self.note_version(&key, began, Some(value), name);
+            }
             match answer {
                 Answer::Done(Ok(_)) => {
                     return self.shared.with(&register, |r| {
@@ -740,16 +784,21 @@ impl Client {
                 let name = key.clone();
                 let (_, answer) = self
                     .ask(move |store| async move {
-                        match store.head(bucket_name, &name).await {
+                        match store.head(bucket_name, &name, None).await {
                             // What was lost was never acknowledged: the inspector knows.
                             Ok(_)
-                            | Err(Error::NoSuchKey | Error::NoSuchBucket | Error::Lost { .. }) => {}
+                            | Err(
+                                Error::NoSuchKey
+                                | Error::NoSuchBucket
+                                | Error::Deleted { .. }
+                                | Error::Lost { .. },
+                            ) => {}
                             Err(error) => panic!("after the storm, {name:?} answers {error}"),
                         }
                         let select = |info: &basalt_server::object::ObjectInfo| {
                             Some(Span { start: 0, end: info.size })
                         };
-                        let found = store.get(bucket_name, &name, select).await;
+                        let found = store.get(bucket_name, &name, None, select).await;
                         let Ok((_, Some(mut body))) = found else { return Ok(()) };
                         while body.next().await.expect("every byte is readable").is_some() {}
                         Ok(())
@@ -760,6 +809,7 @@ impl Client {
             }
             self.list(bucket).await;
         }
+        self.check_versions().await;
     }
 }
 

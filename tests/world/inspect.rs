@@ -82,6 +82,10 @@ impl Inspector {
                 known, operation,
                 "I1: two records decided in {place:?}, one at {position:?}"
             );
+            if key.space() == Keyspace::Versions && slot.slot.sequence == 1 {
+                self.note_archive(&place, operation);
+                continue;
+            }
             let known = self.places.entry(operation).or_insert_with(|| place.clone()).clone();
             assert_eq!(known, place, "I2: operation {operation} is decided twice");
             if record.kind() == Kind::Lost {
@@ -117,6 +121,20 @@ impl Inspector {
         }
         said.head = head;
         said.promised = digest.slots.iter().map(|slot| (slot.slot, ballots(slot))).collect();
+    }
+}
+
+impl Inspector {
+    /// What an archive begins with is what was decided in that slot of its object's key.
+    fn note_archive(&self, (set, key, slot): &(SetIndex, Key, Slot), operation: OperationId) {
+        let end = key.name().iter().position(|byte| *byte == 0).expect("an archive's name");
+        let object = Key::new(Keyspace::Objects, key.bucket(), &key.name()[..end]);
+        let slot = Slot { generation: 1, sequence: slot.generation };
+        let decided = self.decided.get(&(*set, object, slot));
+        assert!(
+            decided.is_none_or(|decided| *decided == operation),
+            "I1: {key:?} archives {operation} for slot {slot:?}, in which {decided:?} was decided"
+        );
     }
 }
 

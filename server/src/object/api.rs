@@ -118,8 +118,9 @@ pub struct Put {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Written {
     pub etag: Etag,
+    pub version: VersionId,
     /// `None` where no versions are kept.
-    pub version: Option<VersionName>,
+    pub name: Option<VersionName>,
     pub checksums: Vec<Checksum>,
     pub size: u64,
 }

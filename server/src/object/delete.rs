@@ -143,8 +143,11 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
                 self.end_archived(set, key, &version).await?;
             }
             // The version is gone; what follows only spares others a look.
-            let now = self.read_key(set, key).await?;
-            if let Err(error) = self.bury(set, key, &now).await {
+            let buried = match self.read_key(set, key).await {
+                Ok(now) => self.bury(set, key, &now).await,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = buried {
                 tracing::debug!(set = set.0, ?key, %error, "a key without versions is left");
             }
             return Ok(Deleted { version: Some(name), marker });

@@ -117,7 +117,7 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
             return Err(gone);
         }
         let checksums = staged.checksums;
-        Ok(Written { etag: fields.etag, version: None, checksums, size })
+        Ok(Written { etag: fields.etag, version: fields.version, name: None, checksums, size })
     }
 
     /// `claims` is what the request states of the whole object, checked against the result.
@@ -471,7 +471,8 @@ fn check_claims(
 fn written(record: &Record, slot: Slot) -> Written {
     Written {
         etag: record.etag(),
-        version: shown_name(slot, record),
+        version: record.version(),
+        name: shown_name(slot, record),
         checksums: decode_checksums(record.checksums()).unwrap_or_default(),
         size: record.size(),
     }

@@ -33,8 +33,9 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
         let condition = put.condition;
         let write = Write::staged(key, Record::encode(&fields), condition, &before, staged.copy);
         let decided = self.write_key_at(place.set, write.in_bucket(bucket.versioning)).await?;
-        let version = decided.and_then(|(slot, record)| shown_name(slot, &record));
-        Ok(Written { etag: fields.etag, version, checksums: staged.checksums, size: fields.size })
+        let name = decided.and_then(|(slot, record)| shown_name(slot, &record));
+        let (etag, version, size) = (fields.etag, fields.version, fields.size);
+        Ok(Written { etag, version, name, checksums: staged.checksums, size })
     }
 
     /// How the payload will be spread, given which drives answered a moment ago; `None` where there

@@ -71,7 +71,7 @@ impl<M: Mailbox, R: Runtime> Server<M, R> {
         let written = self.store().put(put, &mut copied).await;
         let written = written.map_err(|error| copied.cause(error))?;
         let mut answer = self.copied("CopyObjectResult", &written, &info);
-        set_version(&mut answer, written.version);
+        set_version(&mut answer, written.name);
         Ok(answer)
     }
 

@@ -96,7 +96,7 @@ impl<M: Mailbox, R: Runtime> Server<M, R> {
         let written =
             self.store().complete_upload(bucket, key, id, &parts, condition, &claims).await?;
         let mut answer = answer::xml(completion(request, self.inner.scheme, &written));
-        set_version(&mut answer, written.version);
+        set_version(&mut answer, written.name);
         Ok(answer)
     }
 

@@ -90,7 +90,7 @@ pub(super) fn written_answer<M: Mailbox, R: Runtime>(written: &Written) -> Answe
     let mut answer = answer::empty(StatusCode::OK);
     answer::set(&mut answer, ETAG, &format!("\"{}\"", written.etag));
     set_checksums(&mut answer, &written.checksums, written.etag.parts);
-    set_version(&mut answer, written.version);
+    set_version(&mut answer, written.name);
     answer
 }
 

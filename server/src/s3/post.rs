@@ -170,7 +170,7 @@ fn posted<M: Mailbox, R: Runtime>(
         let page = format!("{page}{separator}bucket={bucket}&key={key}&etag={etag}");
         let mut answer = answer::empty(StatusCode::SEE_OTHER);
         answer::set(&mut answer, LOCATION, &page);
-        set_version(&mut answer, written.version);
+        set_version(&mut answer, written.name);
         return answer;
     }
     let mut answer = match form.get("success_action_status") {
@@ -183,7 +183,7 @@ fn posted<M: Mailbox, R: Runtime>(
             let mut answer = answer::xml(xml.finish());
             *answer.status_mut() = StatusCode::CREATED;
             answer::set(&mut answer, ETAG, &etag);
-            set_version(&mut answer, written.version);
+            set_version(&mut answer, written.name);
             answer
         }
         status => {
