@@ -178,7 +178,7 @@ impl<R: Runtime, S: Storage> Drive<R, S> {
                 self.read_run(payload, first_block, blocks).await
             }
             Request::ReadSmall { payload } => self.read_small(payload).await.map(Reply::Small),
-            Request::DropShard { payload } => self.drop_shard(payload).await,
+            Request::DropShard { payload, key } => self.drop_shard(payload, key).await,
             Request::List(request) => self.list(&request).await,
             Request::Fingerprint(request) => self.fingerprint(&request).await,
             Request::Scan { after, limit } => self.scan(after, limit).await,

@@ -131,9 +131,12 @@ pub enum Request {
     Holds {
         payloads: Vec<PayloadId>,
     },
-    /// The shard was read and is wrong or unreadable: give it up, so that repair rebuilds it.
+    /// The shard was read and is wrong or unreadable: give it up, so that repair rebuilds it. `key` is
+    /// what was read: its record names the payload, or a manifest of it lists the payload, which the
+    /// drive cannot know. It is no longer settled.
     DropShard {
         payload: PayloadId,
+        key: Key,
     },
 
     // Scans. Each looks at a bounded number of keys and says where to go on.

@@ -101,7 +101,7 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
         if record.kind() == Kind::Lost {
             return Ok(None);
         }
-        let listed = self.payloads_of(&record).await?;
+        let listed = self.payloads_of(object, &record).await?;
         Ok(Some(listed.into_iter().map(|layout| layout.payload).collect()))
     }
 

@@ -153,7 +153,7 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
         record: &Record,
         drives: &BTreeSet<DriveIndex>,
     ) -> Result<Vec<DriveIndex>> {
-        let payloads = self.payloads_of(record).await?;
+        let payloads = self.payloads_of(key, record).await?;
         let mut complete = Vec::new();
         for &drive in drives {
             let missing = self.missing_on(set, drive, &payloads).await;
@@ -175,13 +175,13 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
     }
 
     /// The payloads that `record` asks of drives: its own, and those that its manifest lists.
-    pub(super) async fn payloads_of(&self, record: &Record) -> Result<Vec<Layout>> {
+    pub(super) async fn payloads_of(&self, key: &Key, record: &Record) -> Result<Vec<Layout>> {
         let mut payloads: Vec<Layout> = match record.kind() {
             Kind::Data => record.payloads().collect(),
             Kind::Tombstone | Kind::Relocated | Kind::Lost => Vec::new(),
         };
         if record.kind() == Kind::Data && record.form() == PayloadForm::Manifest {
-            payloads.extend(self.manifest(&record.payload(0)).await?);
+            payloads.extend(self.manifest(key, &record.payload(0)).await?);
         }
         Ok(payloads)
     }
@@ -303,7 +303,7 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
     }
 
     async fn lists(&self, record: &Record, orphan: &Orphan) -> Result<bool> {
-        let listed = self.payloads_of(record).await?;
+        let listed = self.payloads_of(&orphan.key, record).await?;
         Ok(listed.iter().any(|layout| layout.payload == orphan.payload))
     }
 }
