@@ -155,8 +155,8 @@ impl<R: Runtime, S: Storage> Drive<R, S> {
             Request::Learn { epoch, key, slot, record, copy } => {
                 self.learn(epoch, key, slot, record, copy).await
             }
-            Request::Certify { key, certificate, settled } => {
-                self.certify(key, certificate, settled).await
+            Request::Certify { key, certificate, settled, listed } => {
+                self.certify(key, certificate, settled, &listed).await
             }
             Request::Abandon { epoch, key, slot, ballot } => {
                 self.abandon(epoch, key, slot, ballot).await

@@ -67,11 +67,15 @@ pub enum Request {
         copy: Option<SmallShard>,
     },
     /// The record of `certificate` was decided; with `settled`, every drive has its record and
-    /// its shards. Answered at once, durable with the next batch.
+    /// its shards, as far as drives have told: one that has lost a shard since, of the record's own
+    /// payloads or of those that a manifest has `listed`, does not call it settled. Answered at once,
+    /// durable with the next batch.
     Certify {
         key: Key,
         certificate: Certificate,
         settled: bool,
+        /// Of which this drive has a shard, and which the record does not name.
+        listed: Vec<PayloadId>,
     },
     /// Forget what was accepted in `slot` below `ballot`: every drive of the set promised `ballot`
     /// and none can have seen it decided.

@@ -258,9 +258,11 @@ impl Client {
         };
         let certificate = Certificate { slot, operation: accepted.operation() };
         let settled = self.prng.below(3) > 0;
+        let whole = accepted.payloads().all(|layout| self.model.held.contains_key(&layout.payload));
         let mut after = self.model.clone();
-        after.update(key, |state| state.certify(certificate, settled));
-        let request = Request::Certify { key: key.clone(), certificate, settled };
+        after.update(key, |state| state.certify(certificate, settled && whole));
+        let listed = Vec::new();
+        let request = Request::Certify { key: key.clone(), certificate, settled, listed };
         self.ask(drive, request, after, false).await;
     }
 
