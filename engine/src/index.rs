@@ -9,7 +9,7 @@
 //!   to the records of another key;
 //! - `orphans`: payloads that are here and named by no record, and apart from them `relocated`:
 //!   those whose key says that they belong to another key, whose record names them elsewhere or
-//!   lists them in a manifest;
+//!   lists them in a manifest, and those that a manifest of their own key lists;
 //! - what changed since the last checkpoint.
 //!
 //! When the last record that names a payload goes, the payload is freed if that record was decided
@@ -29,7 +29,7 @@ use smallvec::SmallVec;
 
 use crate::acceptor::KeyState;
 use crate::format::{Entry, Origin, Stored};
-use crate::record::{Kind, Record};
+use crate::record::{Kind, PayloadForm, Record};
 use crate::request::Digest;
 use crate::units::{Incarnation, Key, Keyspace, PayloadId, SetIndex, Slot};
 
@@ -254,10 +254,31 @@ impl Index {
         }
     }
 
-    /// Whether the key under which `payload` was staged says that it belongs to another key.
+    /// Whether the key under which `payload` was staged says that it belongs to another key, or that
+    /// the operation that brought it has a manifest: then repair rebuilt it from that.
     pub fn is_relocated(&self, payload: PayloadId) -> bool {
-        let state = self.held(payload).and_then(|held| self.key(&held.origin.key));
-        state.is_some_and(|state| state.records().any(|record| record.kind() == Kind::Relocated))
+        let Some(held) = self.held(payload) else { return false };
+        let says_so = |record: &Record| {
+            record.kind() == Kind::Relocated
+                || record.form() == PayloadForm::Manifest
+                    && record.operation() == held.origin.operation
+        };
+        let key = &held.origin.key;
+        self.key(key).is_some_and(|state| state.records().any(says_so))
+            || self.archives_of(key).any(|state| state.records().any(says_so))
+    }
+
+    /// What became of former versions of an object, where `key` is its key: their archives.
+    fn archives_of(&self, key: &Key) -> impl Iterator<Item = &KeyState> {
+        let has_some = |state: &KeyState| state.records().any(|record| record.lineage().is_some());
+        let wanted = key.space() == Keyspace::Objects && self.key(key).is_some_and(has_some);
+        let name = if wanted { [key.name(), &[0]].concat() } else { Vec::new() };
+        let prefix = Key::new(Keyspace::Versions, key.bucket(), &name);
+        let from = (Bound::Included(prefix.clone()), Bound::Unbounded);
+        let found = wanted.then(|| self.keys.range(from)).into_iter().flatten();
+        found
+            .take_while(move |(key, _)| key.as_bytes().starts_with(prefix.as_bytes()))
+            .map(|(_, entry)| &entry.state)
     }
 
     pub fn payload(&self, payload: PayloadId) -> Option<&Payload> {

@@ -22,6 +22,11 @@ use super::history::{Need, Register};
 pub const KEEPS: usize = 2;
 /// Keys of which versions are removed; what is current there is not followed.
 const REMOVED_FROM: [&[u8]; 3] = [b"r", b"r\x01", b"r/a"];
+/// Whether what is current in the key is not followed, because versions are removed.
+pub fn is_removed_from(name: &Name) -> bool {
+    matches!(name, Name::Key(KEEPS, key) if REMOVED_FROM.contains(&&key[..]))
+}
+
 /// In the place of a delete marker's ETag.
 const MARKER: &str = "marker";
 
@@ -389,7 +394,8 @@ impl Client {
             let (_, answer) = self
                 .ask(move |store| async move { store.delete(BUCKETS[KEEPS], &deletion).await })
                 .await;
-            assert!(matches!(answer, Answer::Done(Ok(_))), "{version} cannot be removed");
+            let Answer::Done(done) = answer else { panic!("nobody dies any more") };
+            done.unwrap_or_else(|error| panic!("{version} cannot be removed: {error}"));
         }
         let (_, answer) =
             self.ask(|store| async move { store.delete_bucket(BUCKETS[KEEPS]).await }).await;

@@ -57,6 +57,14 @@ impl Version {
         })
     }
 
+    /// Where its record stands, for the object's key `object`.
+    pub(super) fn key(&self, object: Key) -> Key {
+        match self.archived {
+            Some(_) => self.which.archive(&object),
+            None => object,
+        }
+    }
+
     pub(super) fn name(&self) -> VersionName {
         self.which.name(&self.record)
     }
@@ -186,11 +194,11 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
     ) -> Result<Option<BTreeSet<PayloadId>>> {
         let mut listed = BTreeSet::new();
         let mut archives = Range::all(set, archives_of(key)).with_markers();
-        while let Some((_, record)) = archives.next(self).await? {
+        while let Some((archive, record)) = archives.next(self).await? {
             if record.kind() == Kind::Lost {
                 return Ok(None);
             }
-            let payloads = self.payloads_of(&record).await?;
+            let payloads = self.payloads_of(&archive, &record).await?;
             listed.extend(payloads.into_iter().map(|layout| layout.payload));
         }
         Ok(Some(listed))

@@ -41,7 +41,7 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
         let object = self.object(bucket, key, version, true).await?;
         let info = object.info();
         let Some(span) = select(&info) else { return Ok((info, None)) };
-        let body = self.body(&object.record, object.copy, span).await?;
+        let body = self.body(&object.key, &object.record, object.copy, span).await?;
         Ok((info, Some(body)))
     }
 
@@ -53,7 +53,7 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
         version: Option<VersionName>,
     ) -> Result<(ObjectInfo, Vec<ObjectPart>)> {
         let object = self.object(bucket, key, version, false).await?;
-        Ok((object.info(), self.parts_of(&object.record).await?))
+        Ok((object.info(), self.parts_of(&object.key, &object.record).await?))
     }
 
     /// As [`Self::get`], for who wants to choose among the object's parts.
@@ -65,18 +65,20 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
         select: impl FnOnce(&ObjectInfo, &[ObjectPart]) -> Option<Span>,
     ) -> Result<(ObjectInfo, Vec<ObjectPart>, Option<ObjectBody<M, R>>)> {
         let object = self.object(bucket, key, version, true).await?;
-        let (info, parts) = (object.info(), self.parts_of(&object.record).await?);
+        let (info, parts) = (object.info(), self.parts_of(&object.key, &object.record).await?);
         let Some(span) = select(&info, &parts) else { return Ok((info, parts, None)) };
-        let body = self.body(&object.record, object.copy, span).await?;
+        let body = self.body(&object.key, &object.record, object.copy, span).await?;
         Ok((info, parts, Some(body)))
     }
 
-    async fn parts_of(&self, record: &Record) -> Result<Vec<ObjectPart>> {
+    async fn parts_of(&self, key: &Key, record: &Record) -> Result<Vec<ObjectPart>> {
         if record.etag().parts == 0 {
             return Ok(Vec::new());
         }
         let table = match record.form() {
-            PayloadForm::Manifest => Some(self.whole_manifest(&record.payload(0)).await?.parts),
+            PayloadForm::Manifest => {
+                Some(self.whole_manifest(key, &record.payload(0)).await?.parts)
+            }
             PayloadForm::None | PayloadForm::Inline => parts_in(record.checksums()),
         };
         // A table that is not there was lost by nobody: the record came from elsewhere.
@@ -138,12 +140,14 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
         refuse_lost(place.set, &version.record)?;
         let keeps_versions = known.keeps_versions || version.record.lineage().is_some();
         let name = keeps_versions.then(|| version.name());
-        Ok(Object { name, record: version.record, copy: version.copy })
+        let key = version.key(key);
+        Ok(Object { key, name, record: version.record, copy: version.copy })
     }
 
     /// Bytes `span` of the object that `record` describes; `copy` is its payload, if it came along.
     pub(super) async fn body(
         &self,
+        key: &Key,
         record: &Record,
         copy: Option<Bytes>,
         span: Span,
@@ -152,18 +156,14 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
         if let Some(copy) = copy {
             let (start, end) = (span.start as usize, span.end as usize);
             let bytes = copy.slice(start..end);
-            return Ok(ObjectBody {
-                bytes: Some(bytes),
-                store: self.clone(),
-                ..ObjectBody::of(self)
-            });
+            return Ok(ObjectBody { bytes: Some(bytes), ..ObjectBody::of(self, key) });
         }
         let payloads = match record.form() {
             PayloadForm::None => Vec::new(),
             PayloadForm::Inline => record.payloads().collect(),
-            PayloadForm::Manifest => self.manifest(&record.payload(0)).await?,
+            PayloadForm::Manifest => self.manifest(key, &record.payload(0)).await?,
         };
-        let mut body = ObjectBody::of(self);
+        let mut body = ObjectBody::of(self, key);
         let mut start = 0;
         for layout in payloads {
             let end = start + layout.bytes;
@@ -177,13 +177,13 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
     }
 
     /// The payloads that a manifest lists.
-    pub(super) async fn manifest(&self, layout: &Layout) -> Result<Vec<Layout>> {
-        Ok(self.whole_manifest(layout).await?.payloads)
+    pub(super) async fn manifest(&self, key: &Key, layout: &Layout) -> Result<Vec<Layout>> {
+        Ok(self.whole_manifest(key, layout).await?.payloads)
     }
 
-    async fn whole_manifest(&self, layout: &Layout) -> Result<Manifest> {
+    async fn whole_manifest(&self, key: &Key, layout: &Layout) -> Result<Manifest> {
         let span = Span { start: 0, end: layout.bytes };
-        let mut reader = PayloadReader::new(self.clone(), layout.clone(), span);
+        let mut reader = PayloadReader::new(self.clone(), key.clone(), layout.clone(), span);
         let mut bytes = BytesMut::new();
         while let Some(piece) = reader.next().await? {
             bytes.extend_from_slice(&piece);
@@ -196,6 +196,8 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
 
 /// An object as it was found.
 pub(super) struct Object {
+    /// Where its record stands: the object's key, or the archive.
+    key: Key,
     /// `None` where no versions are kept.
     name: Option<VersionName>,
     pub record: Record,
@@ -225,14 +227,21 @@ impl Object {
 /// The bytes of an object as they are read: first what is at hand, then payload by payload.
 pub struct ObjectBody<M: Mailbox, R: Runtime> {
     store: Store<M, R>,
+    key: Key,
     bytes: Option<Bytes>,
     current: Option<PayloadReader<M, R>>,
     later: VecDeque<(Layout, Span)>,
 }
 
 impl<M: Mailbox, R: Runtime> ObjectBody<M, R> {
-    fn of(store: &Store<M, R>) -> Self {
-        Self { store: store.clone(), bytes: None, current: None, later: VecDeque::new() }
+    fn of(store: &Store<M, R>, key: &Key) -> Self {
+        Self {
+            store: store.clone(),
+            key: key.clone(),
+            bytes: None,
+            current: None,
+            later: VecDeque::new(),
+        }
     }
 }
 
@@ -249,7 +258,8 @@ impl<M: Mailbox, R: Runtime> Body for ObjectBody<M, R> {
                 self.current = None;
             }
             let Some((layout, span)) = self.later.pop_front() else { return Ok(None) };
-            self.current = Some(PayloadReader::new(self.store.clone(), layout, span));
+            let (store, key) = (self.store.clone(), self.key.clone());
+            self.current = Some(PayloadReader::new(store, key, layout, span));
         }
     }
 }

@@ -36,7 +36,7 @@ use super::version::is_null;
 use super::{checksums, manifest, stage};
 
 /// S3's smallest part, the last one excepted.
-const PART_BYTES_MIN: u64 = 5 << 20;
+pub const PART_BYTES_MIN: u64 = 5 << 20;
 /// S3's highest part number.
 pub const PART_NUMBER_MAX: u32 = 10_000;
 /// Races against other writers of the object that a completion loses before it gives up for now.
@@ -223,7 +223,10 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
         let completed = Upload { state: State::Completed(record.clone(), slot), ..upload };
         self.write_upload(names, &before, &completed).await?;
         let gone = overwritten && !self.is_there(set, &names.object, slot, &record).await?;
-        let kept = if gone { Vec::new() } else { self.parts_payloads(&record).await? };
+        let kept = match gone {
+            true => Vec::new(),
+            false => self.parts_payloads(&names.object, &record).await?,
+        };
         self.remove_parts(names, &kept).await?;
         Ok(written(&record, slot))
     }
@@ -274,11 +277,11 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
     }
 
     /// The payloads of the parts that make the object of `record`.
-    pub(super) async fn parts_payloads(&self, record: &Record) -> Result<Vec<Layout>> {
+    pub(super) async fn parts_payloads(&self, key: &Key, record: &Record) -> Result<Vec<Layout>> {
         match record.form() {
             PayloadForm::None => Ok(Vec::new()),
             PayloadForm::Inline => Ok(record.payloads().collect()),
-            PayloadForm::Manifest => self.manifest(&record.payload(0)).await,
+            PayloadForm::Manifest => self.manifest(key, &record.payload(0)).await,
         }
     }
 
@@ -308,7 +311,7 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
                 return Err(invalid);
             }
             let last = index + 1 == parts.len();
-            if !last && record.size() < PART_BYTES_MIN {
+            if !last && record.size() < self.part_bytes_min() {
                 return Err(Error::PartTooSmall { number: part.number, bytes: record.size() });
             }
             chosen.push(Part { number: part.number, record });

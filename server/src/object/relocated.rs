@@ -11,12 +11,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use basalt_engine::record::Kind;
 use basalt_engine::request::{Reply, Request};
 use basalt_engine::seam::Runtime;
-use basalt_engine::units::{DriveIndex, Key, PayloadId, SetIndex};
+use basalt_engine::units::{DriveIndex, Key, Keyspace, PayloadId, SetIndex};
 use basalt_net::mailbox::Mailbox;
 
 use super::error::Result;
 use super::store::Store;
 use super::upload::object_key;
+use super::version::archived_in;
 
 /// Payloads that one page asks of a drive.
 const PAGE_PAYLOADS: u32 = 1024;
@@ -78,7 +79,13 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
                 next = Some(next.map_or(last.payload, |next| next.min(last.payload)));
             }
             for entry in entries {
-                let Some(object) = object_key(&entry.key) else { continue };
+                // What repair rebuilds, it stages under the object's own key.
+                let object = match entry.key.space() {
+                    Keyspace::Objects => Some(entry.key.clone()),
+                    Keyspace::Versions => archived_in(&entry.key).map(|(object, _)| object),
+                    _ => object_key(&entry.key),
+                };
+                let Some(object) = object else { continue };
                 let holders = objects.entry(object).or_default();
                 holders.entry(entry.payload).or_default().push(drive);
             }
@@ -101,7 +108,7 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
         if record.kind() == Kind::Lost {
             return Ok(None);
         }
-        let listed = self.payloads_of(&record).await?;
+        let listed = self.payloads_of(object, &record).await?;
         let mut listed: BTreeSet<PayloadId> =
             listed.into_iter().map(|layout| layout.payload).collect();
         if record.lineage().is_some() {

@@ -63,7 +63,8 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
                 lineage: record.lineage().map(|lineage| version.which.described_anew(lineage)),
                 ..record.fields()
             };
-            let copy = self.travelling(record, version.copy.clone(), &mut fields.payloads).await?;
+            let copy = version.copy.clone();
+            let copy = self.travelling(&at, record, copy, &mut fields.payloads).await?;
             let write = Write::restated(at, Record::encode(&fields), before, copy);
             match self.write_key(place.set, write).await {
                 // It was overwritten, or the version has moved to its archive.
@@ -78,6 +79,7 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
     /// the former one go with the former record.
     async fn travelling(
         &self,
+        key: &Key,
         record: &Record,
         copy: Option<Bytes>,
         payloads: &mut [Layout],
@@ -85,7 +87,7 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
         let Some(layout) = payloads.first_mut().filter(|layout| layout.is_co_staged()) else {
             return Ok(None);
         };
-        let mut body = self.body(record, copy, Span { start: 0, end: record.size() }).await?;
+        let mut body = self.body(key, record, copy, Span { start: 0, end: record.size() }).await?;
         let mut bytes = BytesMut::new();
         while let Some(piece) = body.next().await? {
             bytes.extend_from_slice(&piece);

@@ -184,7 +184,10 @@ impl<M: Mailbox, R: Runtime> Sweep<'_, M, R> {
         slot: Slot,
     ) -> Result<()> {
         let is_there = self.store.is_there(self.set, &names.object, slot, record).await?;
-        let kept = if is_there { self.store.parts_payloads(record).await? } else { Vec::new() };
+        let kept = match is_there {
+            true => self.store.parts_payloads(&names.object, record).await?,
+            false => Vec::new(),
+        };
         self.store.remove_parts(names, &kept).await?;
         self.store.end_upload(names, before).await
     }
