@@ -318,6 +318,7 @@ async fn script(
     }
     shared.note_lost(lost.len());
     client(readers, &runtime, &mut prng, &shared).read_all().await;
+    client(readers, &runtime, &mut prng, &shared).remove_versions().await;
 }
 
 fn client(number: usize, runtime: &SimRuntime, prng: &mut Prng, shared: &Rc<Shared>) -> Client {

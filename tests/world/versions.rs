@@ -231,10 +231,11 @@ impl Client {
             return;
         }
         let (key, version) = known[self.prng.index(known.len())].clone();
-        self.get_this_version(key, version).await;
+        let _ = self.get_this_version(key, version).await;
     }
 
-    async fn get_this_version(&mut self, key: Bytes, version: VersionName) {
+    /// Answers whether there was an answer.
+    async fn get_this_version(&mut self, key: Bytes, version: VersionName) -> bool {
         let name = key.clone();
         let (start, answer) = self
             .ask(move |store| async move {
@@ -257,7 +258,12 @@ impl Client {
                 Ok(Some((info.etag.to_string(), Some((info.size, span, bytes.freeze())))))
             })
             .await;
-        let Answer::Done(Ok(found)) = answer else { return };
+        let found = match answer {
+            Answer::Done(Ok(found)) => found,
+            // It was never acknowledged: the judge knows.
+            Answer::Done(Err(Error::Lost { .. })) => return true,
+            Answer::Done(Err(_)) | Answer::Lost => return false,
+        };
         let found = found.map(|(etag, body)| {
             let value = self.shared.value(&etag, None);
             if let Some((size, span, bytes)) = body {
@@ -266,6 +272,7 @@ impl Client {
             value
         });
         self.note_read(key, version, start, true, Some(found), "reads");
+        true
     }
 
     async fn remove_version(&mut self, key: Bytes) {
@@ -355,11 +362,11 @@ impl Client {
         Some(found)
     }
 
-    /// After the storm: every version answers, the newest is current, and once all are removed so can the
-    /// bucket be.
+    /// After the storm: every version answers, and the newest is current.
     pub async fn check_versions(&mut self) {
         for (key, version) in self.shared.versions.known() {
-            self.get_this_version(key, version).await;
+            let answered = self.get_this_version(key.clone(), version).await;
+            assert!(answered, "after the storm, {version} of {key:?} cannot be read");
         }
         let found = self.list_versions(b"").await.expect("a listing works");
         let mut last = None;
@@ -378,7 +385,6 @@ impl Client {
                         Err(Error::Deleted { marker }) => {
                             Ok(Some((Some(marker), MARKER.to_owned())))
                         }
-                        // It was never acknowledged: the inspector knows.
                         Err(Error::Lost { .. }) => Ok(None),
                         Err(error) => panic!("after the storm, {name:?} answers {error}"),
                     }
@@ -389,6 +395,11 @@ impl Client {
             assert_eq!(current, Some(*version), "the first that is listed of {key:?} is current");
             assert_eq!(self.shared.value(&etag, None), *value);
         }
+    }
+
+    /// Once all versions are removed, so can the bucket be.
+    pub async fn remove_versions(mut self) {
+        let found = self.list_versions(b"").await.expect("a listing works");
         for Listed { key, version, .. } in found {
             let deletion = Deletion { key, version: Some(version), condition: Condition::None };
             let (_, answer) = self

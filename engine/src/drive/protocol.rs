@@ -323,7 +323,10 @@ impl State {
         if self.index.is_closed(key.bucket()) {
             return Some(Refusal::BucketClosing);
         }
-        // What was staged was let in then.
+        // A delete marker takes no more room than any deletion. What was staged was let in then.
+        if record.kind() == Kind::Marker {
+            return None;
+        }
         let brings_nothing =
             record.payload_count() > 0 && self.index.has_shards(record, &Cell::new(0));
         let room = brings_nothing || self.segments.free() >= self.put_reserve();

@@ -342,8 +342,8 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
         });
     }
 
-    /// Has a tombstone decided in the archive of a removed version, whether or not anything stands there
-    /// yet: what a late writer archives stays below it.
+    /// Has a tombstone decided in the archive of a removed version: what a late writer archives stays
+    /// below it.
     pub(super) async fn finish_removal(
         &self,
         set: SetIndex,
@@ -352,24 +352,16 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
     ) -> Result<()> {
         let archive = removal.which.archive(key);
         let read = self.read_key(set, &archive).await?;
-        let mut found = read.found().clone();
-        match found.head.as_ref().map(|(slot, record)| (*slot, record.kind())) {
-            Some((slot, kind)) if slot > removal.at.slot && !kind.is_version() => return Ok(()),
-            Some((slot, _)) if slot >= removal.at.slot => {}
-            // What the tombstone follows is decided by definition, whoever knows of it here.
-            _ => found = Found { head: Some(self.standing_for(removal.at)), ..found },
-        }
+        self.end(set, &archive, &read).await
+    }
+
+    /// Has a tombstone decided in the archive where a version is alive there.
+    async fn end(&self, set: SetIndex, archive: &Key, read: &KeyRead) -> Result<()> {
         let wish = |head: Option<&Head>| match head {
             Some((_, record)) if record.kind().is_version() => Wish::Write,
             _ => Wish::Nothing,
         };
-        self.write_after(set, &archive, self.tombstone(), found, wish).await
-    }
-
-    /// A head of which only the certificate counts.
-    fn standing_for(&self, certificate: Certificate) -> Head {
-        let marker = super::delete::blank(Kind::Marker, certificate.operation, 0);
-        (certificate.slot, marker)
+        self.write_after(set, archive, self.tombstone(), read.found().clone(), wish).await
     }
 
     /// Ends the archived null version if a newer null version is the head of the key, decided in `slot`.
@@ -402,12 +394,7 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
         version: &Version,
     ) -> Result<()> {
         let read = version.archived.as_ref().expect("the version is archived");
-        let wish = |head: Option<&Head>| match head {
-            Some((_, record)) if record.kind().is_version() => Wish::Write,
-            _ => Wish::Nothing,
-        };
-        let archive = version.which.archive(key);
-        self.write_after(set, &archive, self.tombstone(), read.found().clone(), wish).await
+        self.end(set, &version.which.archive(key), read).await
     }
 
     /// Where the head of the key says that nothing is current and no version is left, it becomes a

@@ -187,7 +187,11 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
         }
         let current = self.newest_archived(set, key, version.which).await?;
         let removal = match &version.archived {
-            None => Removal::of_head(head, current),
+            None => {
+                // What the tombstone in the archive follows has to be known there.
+                self.archive(set, key, head.0, &head.1).await?;
+                Removal::of_head(head, current)
+            }
             Some(archived) => {
                 let at = archived.certificate().expect("the version was read there");
                 Removal { which: version.which, at, current }

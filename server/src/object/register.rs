@@ -210,7 +210,11 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
                     let answered = found.answered;
                     return Ok(KeyRead { found, answered, copy });
                 }
-                Err(ended) => self.take_newer_map(set, ended, "read").await?,
+                Err(ended) => {
+                    let (key, answered) = (lookup.key(), lookup.reading().answered());
+                    tracing::debug!(set = set.0, ?key, answered, ?ended, "head not read");
+                    self.take_newer_map(set, ended, "read").await?;
+                }
             }
         }
         Err(Error::Busy)

@@ -119,6 +119,7 @@ struct Walk {
     set: SetIndex,
     /// In the keyspace of objects.
     prefix: Key,
+    page_keys: u32,
     delimiter: Option<Bytes>,
     heads: Range,
     /// Heads of which the versions are still to come.
@@ -155,6 +156,7 @@ impl Walk {
         Self {
             set,
             prefix,
+            page_keys,
             delimiter: None,
             heads: heads.in_pages_of(page_keys),
             batch: VecDeque::new(),
@@ -220,6 +222,7 @@ impl Walk {
         }
         let after = ListAfter::Key(Which::Of(below).archive(&key));
         let range = Range::from(self.set, archives_of(&key), Some(after)).with_markers();
+        let range = range.in_pages_of(self.page_keys + 2);
         self.archives = Some(Archives { range, next: None });
         Ok(())
     }
@@ -262,7 +265,8 @@ impl Walk {
         };
         let range = || {
             let range = Range::from(self.set, in_archives(&self.prefix), after);
-            range.with_markers().grouped_by(self.delimiter.clone())
+            let range = range.with_markers().grouped_by(self.delimiter.clone());
+            range.in_pages_of(self.page_keys + 2)
         };
         let wanted = self.batch.iter().any(has_archives);
         self.archives = wanted.then(|| Archives { range: range(), next: None });

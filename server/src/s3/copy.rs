@@ -16,7 +16,7 @@ use super::multipart::{part_number, upload_id};
 use super::object::check_size;
 use super::request::{Request, check_bucket_name, check_key};
 use super::target::decode;
-use super::versioning::{parse_name, set_version};
+use super::versioning::{parse_name, set_written_version};
 use super::xml::Writer;
 use super::{Server, date, tagging};
 use crate::object::ObjectBody;
@@ -71,7 +71,7 @@ impl<M: Mailbox, R: Runtime> Server<M, R> {
         let written = self.store().put(put, &mut copied).await;
         let written = written.map_err(|error| copied.cause(error))?;
         let mut answer = self.copied("CopyObjectResult", &written, &info);
-        set_version(&mut answer, written.name);
+        set_written_version(&mut answer, written.name);
         Ok(answer)
     }
 

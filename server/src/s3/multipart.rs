@@ -15,7 +15,7 @@ use super::error::{Code, Failure};
 use super::object::{checked_size, written_answer};
 use super::request::Request;
 use super::target::encode_into;
-use super::versioning::set_version;
+use super::versioning::set_written_version;
 use super::watch::Watch;
 use super::xml::{self, Element, Writer, malformed};
 use super::{Server, checksum, tagging};
@@ -96,7 +96,7 @@ impl<M: Mailbox, R: Runtime> Server<M, R> {
         let written =
             self.store().complete_upload(bucket, key, id, &parts, condition, &claims).await?;
         let mut answer = answer::xml(completion(request, self.inner.scheme, &written));
-        set_version(&mut answer, written.name);
+        set_written_version(&mut answer, written.name);
         Ok(answer)
     }
 

@@ -13,7 +13,7 @@ use super::auth::Authorized;
 use super::body::{Checksums, Expected, RequestBody};
 use super::error::{Code, Failure};
 use super::request::Request;
-use super::versioning::{DELETE_MARKER, set_version, version_asked};
+use super::versioning::{DELETE_MARKER, set_version, set_written_version, version_asked};
 use super::watch::Watch;
 use super::{Server, checksum, tagging};
 use crate::object::{Checksum, Deleted, Deletion, Error, Put, Written};
@@ -90,7 +90,7 @@ pub(super) fn written_answer<M: Mailbox, R: Runtime>(written: &Written) -> Answe
     let mut answer = answer::empty(StatusCode::OK);
     answer::set(&mut answer, ETAG, &format!("\"{}\"", written.etag));
     set_checksums(&mut answer, &written.checksums, written.etag.parts);
-    set_version(&mut answer, written.name);
+    set_written_version(&mut answer, written.name);
     answer
 }
 

@@ -18,7 +18,7 @@ use super::object::{checked_size, written_answer};
 use super::operation::{Operation, refuse_headers};
 use super::request::{check_bucket_name, check_key};
 use super::target::{Target, encode_into};
-use super::versioning::set_version;
+use super::versioning::set_written_version;
 use super::watch::Watch;
 use super::xml::Writer;
 use super::{Server, tagging};
@@ -170,7 +170,7 @@ fn posted<M: Mailbox, R: Runtime>(
         let page = format!("{page}{separator}bucket={bucket}&key={key}&etag={etag}");
         let mut answer = answer::empty(StatusCode::SEE_OTHER);
         answer::set(&mut answer, LOCATION, &page);
-        set_version(&mut answer, written.name);
+        set_written_version(&mut answer, written.name);
         return answer;
     }
     let mut answer = match form.get("success_action_status") {
@@ -183,7 +183,7 @@ fn posted<M: Mailbox, R: Runtime>(
             let mut answer = answer::xml(xml.finish());
             *answer.status_mut() = StatusCode::CREATED;
             answer::set(&mut answer, ETAG, &etag);
-            set_version(&mut answer, written.name);
+            set_written_version(&mut answer, written.name);
             answer
         }
         status => {

@@ -97,6 +97,11 @@ pub(super) fn set_version<B>(answer: &mut Response<B>, version: Option<VersionNa
     }
 }
 
+/// As [`set_version`], in the answer to a write: S3 does not tell that of the null version.
+pub(super) fn set_written_version<B>(answer: &mut Response<B>, version: Option<VersionName>) {
+    set_version(answer, version.filter(|version| *version != VersionName::Null));
+}
+
 #[cfg(test)]
 mod over_http;
 

@@ -206,6 +206,27 @@ impl World {
         self.send(&signed(method, target, headers, body), body)
     }
 
+    /// The answers to requests that are sent at the same moment, each on a connection of its own.
+    pub(crate) fn ask_together(
+        &self,
+        requests: &[(&'static str, &str, &[(&str, &str)], &[u8])],
+    ) -> Vec<Response> {
+        let pipes: Vec<Pipe> = requests
+            .iter()
+            .map(|(method, target, headers, body)| {
+                let pipe = self.connect();
+                pipe.send(&signed(method, target, headers, body).wire(body));
+                pipe
+            })
+            .collect();
+        let answer = |pipe: Pipe| {
+            let answer = self.answer(&pipe, false);
+            pipe.close();
+            answer
+        };
+        pipes.into_iter().map(answer).collect()
+    }
+
     /// The answer to a request during which so many drives are lost that nothing can be written
     /// any more, this long after it was sent. The drives come back afterwards.
     pub(crate) fn ask_and_lose(

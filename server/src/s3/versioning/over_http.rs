@@ -193,10 +193,10 @@ fn there_is_one_null_version() {
     assert_eq!(get(&world, "key?versionId=null").body, b"before");
 
     set(&world, SUSPENDED);
-    assert_eq!(put(&world, "key", b"suspended"), "null");
+    assert_eq!(put(&world, "key", b"suspended"), "");
     assert_eq!(all(&world), ["key null*".to_owned(), format!("key {one}")]);
     assert_eq!(get(&world, "key?versionId=null").body, b"suspended");
-    assert_eq!(put(&world, "key", b"again"), "null");
+    assert_eq!(put(&world, "key", b"again"), "");
     assert_eq!(all(&world), ["key null*".to_owned(), format!("key {one}")]);
     let marker = delete(&world, "key");
     assert_eq!(marker.header("x-amz-version-id"), "null");
@@ -211,7 +211,7 @@ fn there_is_one_null_version() {
     refused(&get(&world, "key?versionId=null"), 404, "NoSuchVersion");
 
     // A null version between two others has its place in the order, and can go from there.
-    assert_eq!(put(&world, "key", b"null"), "null");
+    assert_eq!(put(&world, "key", b"null"), "");
     set(&world, ENABLED);
     let two = put(&world, "key", b"two");
     let three = put(&world, "key", b"three");
@@ -589,4 +589,126 @@ fn versions_that_are_written_while_a_drive_is_away_reach_it() {
         let found = get(&world, &format!("key?versionId={id}"));
         assert!(found.status == 200 && found.body == bytes(length), "{length}: {:?}", found.status);
     }
+}
+
+#[test]
+fn writers_at_the_same_time_each_leave_a_version() {
+    for seed in 0..20 {
+        let world = World::new(seed);
+        assert_eq!(world.ask("PUT", "/bucket", &[], b"").status, 200);
+        set(&world, ENABLED);
+        let data: Vec<Vec<u8>> = (0..4u8).map(|fill| vec![fill; 5000]).collect();
+        let requests: Vec<_> =
+            data.iter().map(|data| ("PUT", "/bucket/key", &[][..], &data[..])).collect();
+        let answers = world.ask_together(&requests);
+        let mut ids = Vec::new();
+        for (answer, data) in answers.iter().zip(&data) {
+            assert_eq!(answer.status, 200, "{answer:?}");
+            let id = answer.header("x-amz-version-id");
+            assert!(get(&world, &format!("key?versionId={id}")).body == *data, "seed {seed}");
+            ids.push(id.to_owned());
+        }
+        let listed = all(&world);
+        assert_eq!(listed.len(), 4, "{listed:?}");
+        assert!(ids.iter().all(|id| listed.iter().any(|one| one.contains(id.as_str()))));
+        tidy(&world);
+        assert_eq!(all(&world), listed);
+        for (id, data) in ids.iter().zip(&data) {
+            assert!(get(&world, &format!("key?versionId={id}")).body == *data, "seed {seed}");
+        }
+    }
+}
+
+#[test]
+fn a_version_that_is_removed_while_others_write_stays_removed() {
+    for seed in 0..30 {
+        let world = World::new(seed);
+        assert_eq!(world.ask("PUT", "/bucket", &[], b"").status, 200);
+        set(&world, ENABLED);
+        let first = put(&world, "key", b"first");
+        let second = put(&world, "key", &bytes(5000));
+        let target = format!("/bucket/key?versionId={second}");
+        let conditional = [("if-match", etag(&bytes(5000)))];
+        let conditional: Vec<(&str, &str)> =
+            conditional.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let is_conditional = seed % 2 == 0;
+        let headers = if is_conditional { &conditional[..] } else { &[] };
+        let answers = world.ask_together(&[
+            ("DELETE", &target, &[], b""),
+            ("PUT", "/bucket/key", headers, b"third"),
+            ("DELETE", &target, &[], b""),
+        ]);
+        assert_eq!((answers[0].status, answers[2].status), (204, 204), "{answers:?}");
+        let mut expected = vec![format!("key {first}")];
+        match answers[1].status {
+            200 => expected.insert(0, format!("key {}*", answers[1].header("x-amz-version-id"))),
+            412 if is_conditional => expected[0].push('*'),
+            status => panic!("{status} with seed {seed}"),
+        }
+        for _ in 0..2 {
+            assert_eq!(all(&world), expected, "seed {seed}");
+            refused(&get(&world, &format!("key?versionId={second}")), 404, "NoSuchVersion");
+            let current = if expected.len() == 2 { &b"third"[..] } else { &b"first"[..] };
+            assert_eq!(get(&world, "key").body, current);
+            tidy(&world);
+        }
+    }
+}
+
+/// A request during which the drives are lost ends in one of two states, and everything goes on from there.
+fn is_all_or_nothing(
+    method: &'static str,
+    target: impl Fn(&[String]) -> String,
+    undone: impl Fn(&[String]) -> Vec<usize>,
+    is_success: u16,
+) {
+    let (mut done, mut not_done) = (0, 0);
+    for step in 0..24 {
+        let world = versioned();
+        let data = [bytes(5000), bytes(100_000), bytes(5001)];
+        let ids: Vec<String> = data.iter().map(|data| put(&world, "key", data)).collect();
+        let before: Vec<String> = all(&world);
+        let after = Duration::from_micros(100 * step * step);
+        let answer = world.ask_and_lose(method, &target(&ids), b"new", after);
+        world.simulation.run_for(Duration::from_secs(20));
+        let now = all(&world);
+        if answer.status == is_success || now != before {
+            done += 1;
+            assert_ne!(now, before, "it was acknowledged");
+            let kept: Vec<String> = now.iter().map(|one| one.replace('*', "")).collect();
+            let expected: Vec<String> =
+                undone(&ids).into_iter().map(|at| format!("key {}", ids[at])).collect();
+            assert_eq!(kept[kept.len() - expected.len()..], expected, "after {after:?}");
+        } else {
+            not_done += 1;
+        }
+        for _ in 0..2 {
+            assert_eq!(all(&world), now);
+            let current = get(&world, "key");
+            assert_eq!(now[0], format!("key {}*", current.header("x-amz-version-id")));
+            for (id, data) in ids.iter().zip(&data) {
+                if now.iter().any(|one| one.contains(id.as_str())) {
+                    assert!(get(&world, &format!("key?versionId={id}")).body == *data);
+                }
+            }
+            tidy(&world);
+        }
+        let last = put(&world, "key", b"last");
+        assert_eq!(all(&world)[0], format!("key {last}*"));
+        assert_eq!(all(&world).len(), now.len() + 1);
+    }
+    assert!(done > 0 && not_done > 0, "{done} done, {not_done} not");
+}
+
+#[test]
+fn a_put_that_is_cut_off_leaves_all_versions_or_adds_one() {
+    is_all_or_nothing("PUT", |_| "/bucket/key".to_owned(), |_| vec![2, 1, 0], 200);
+}
+
+#[test]
+fn a_removal_that_is_cut_off_is_done_or_not() {
+    let newest = |ids: &[String]| format!("/bucket/key?versionId={}", ids[2]);
+    is_all_or_nothing("DELETE", newest, |_| vec![1, 0], 204);
+    let oldest = |ids: &[String]| format!("/bucket/key?versionId={}", ids[0]);
+    is_all_or_nothing("DELETE", oldest, |_| vec![2, 1], 204);
 }
