@@ -13,7 +13,6 @@ use basalt_engine::record::{Kind, Lineage, PayloadForm, Record};
 use basalt_engine::request::{Certificate, Refusal, Reply, Request};
 use basalt_engine::seam::Runtime;
 use basalt_engine::units::{DriveIndex, Key, PayloadId, SetIndex, Slot};
-use basalt_net::lookup::Found;
 use basalt_net::mailbox::{Mailbox, Replies};
 use basalt_net::reader::Head;
 use basalt_net::update::Wish;
