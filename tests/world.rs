@@ -19,6 +19,7 @@ pub mod versions;
 pub mod witness;
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -27,6 +28,9 @@ use basalt_engine::sim::{Latency, Prng, SimRuntime, Simulation};
 
 use basalt_net::quorum::Quorums;
 use basalt_server::object::Versioning;
+use futures_channel::oneshot;
+use futures_util::future::{Either, select};
+
 use clients::{Client, Shared, Weights, Workload};
 use history::{Checked, Need};
 use mailbox::{Tamper, Wire};
@@ -311,6 +315,7 @@ async fn script(
     }
     come_to_rest(&runtime, &shared, &places).await;
     look(&shared).await;
+    judge_buckets(&runtime, &shared).await;
     let (lost, judged) = shared.witness.verdict();
     shared.note_judged(judged);
     for etag in &lost {
@@ -345,6 +350,26 @@ async fn look(shared: &Rc<Shared>) {
     if let Some(node) = node {
         inspect::look(&node.hosts, &shared.witness).await;
     }
+}
+
+/// I15: nothing is live but in the buckets that are there.
+async fn judge_buckets(runtime: &SimRuntime, shared: &Rc<Shared>) {
+    let node = shared.node.borrow().clone().expect("it was started again");
+    let (sender, receiver) = oneshot::channel();
+    let store = node.stores[0].clone();
+    node.cores[0].spawn(async move {
+        let buckets = store.buckets().await.expect("a sound node answers");
+        let there: BTreeSet<_> = buckets.into_iter().map(|bucket| bucket.incarnation).collect();
+        sender.send(there).expect("it is waited for");
+    });
+    let limit = runtime.sleep(REST_MAX);
+    let there = match select(receiver, std::pin::pin!(limit)).await {
+        Either::Left((there, _)) => there.expect("the node lives"),
+        Either::Right(_) => panic!("buckets are not told within {REST_MAX:?}"),
+    };
+    let live = inspect::live_buckets(&node.hosts, &shared.witness).await;
+    let dead: Vec<_> = live.difference(&there).collect();
+    assert!(dead.is_empty(), "I15: objects are live in buckets that were deleted: {dead:?}");
 }
 
 /// Waits until nothing is left to do, and exchanges drives that ask for it.

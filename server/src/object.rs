@@ -7,6 +7,7 @@ pub mod api;
 mod archive;
 pub(crate) mod bucket;
 mod checksums;
+mod closed;
 mod delete;
 pub mod error;
 mod get;

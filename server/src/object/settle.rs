@@ -36,6 +36,16 @@ pub enum Settled {
 impl<M: Mailbox, R: Runtime> Store<M, R> {
     /// Settles one key as far as the drives that answer allow.
     pub async fn settle_key(&self, set: SetIndex, key: &Key) -> Result<Settled> {
+        match self.settle_head(set, key).await {
+            Err(Error::BucketClosing) => {
+                self.settle_in_closed_bucket(set, key).await?;
+                self.settle_head(set, key).await
+            }
+            settled => settled,
+        }
+    }
+
+    async fn settle_head(&self, set: SetIndex, key: &Key) -> Result<Settled> {
         if key.space() == Keyspace::Versions {
             self.tend_archive(set, key).await?;
         }
@@ -65,7 +75,7 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
         }
         // What could not be completed although every drive answers may be lost.
         if taught.len() == drives && self.consider_loss(set, key).await? {
-            return Box::pin(self.settle_key(set, key)).await;
+            return Box::pin(self.settle_head(set, key)).await;
         }
         Ok(Settled::OnLiveDrives)
     }
