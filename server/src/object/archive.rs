@@ -37,8 +37,7 @@ const MAPS_MAX: usize = 16;
 pub(super) struct Version {
     pub which: Which,
     pub record: Record,
-    /// The slot of the archive that tells of it, and the archive as it was read; `None`: the version is
-    /// the head of its key.
+    /// Its archive as it was read; `None`: the version is the head of its key.
     pub archived: Option<KeyRead>,
     /// The payload, where it travels with the record and came along.
     pub copy: Option<Bytes>,
@@ -201,17 +200,6 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
             listed.extend(payloads.into_iter().map(|layout| layout.payload));
         }
         Ok(Some(listed))
-    }
-
-    /// Whether an archive of `key` needs the payload.
-    pub(super) async fn is_archived(
-        &self,
-        set: SetIndex,
-        key: &Key,
-        payload: PayloadId,
-    ) -> Result<bool> {
-        let listed = self.payloads_archived(set, key).await?;
-        Ok(listed.is_none_or(|listed| listed.contains(&payload)))
     }
 
     /// Whether the object that `record` describes, first decided in `slot` of `key`, is there, whatever was

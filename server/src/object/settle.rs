@@ -310,21 +310,18 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
     /// what its manifest lists; for what was staged in an upload also the upload itself, while it is
     /// there, and the object that it made. Heads come before archives: versions go that way.
     async fn needs_orphan(&self, set: SetIndex, orphan: &Orphan) -> Result<bool> {
-        if let Some((_, record)) = self.decide_head(set, &orphan.key).await?
-            && (record.operation() == orphan.operation || self.lists(&record, orphan).await?)
+        let head = self.decide_head(set, &orphan.key).await?;
+        if let Some((_, record)) = &head
+            && (record.operation() == orphan.operation || self.lists(record, orphan).await?)
         {
             return Ok(true);
         }
         let space = orphan.key.space();
         if space == Keyspace::Objects {
-            return self.is_archived(set, &orphan.key, orphan.payload).await;
+            return self.archives_need(set, &orphan.key, head.as_ref(), orphan).await;
         }
         if let Some((object, _)) = archived_in(&orphan.key) {
-            let head = self.decide_head(set, &object).await?;
-            return match head {
-                Some((_, record)) if self.lists(&record, orphan).await? => Ok(true),
-                _ => self.is_archived(set, &object, orphan.payload).await,
-            };
+            return self.object_needs(set, &object, orphan).await;
         }
         if !matches!(space, Keyspace::Uploads | Keyspace::Parts) {
             return Ok(false);
@@ -343,11 +340,33 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
             }
         }
         let Some(object) = object_key(&orphan.key) else { return Ok(false) };
-        match self.decide_head(set, &object).await? {
-            Some((_, record)) if self.lists(&record, orphan).await? => Ok(true),
-            Some(_) => self.is_archived(set, &object, orphan.payload).await,
-            None => Ok(false),
+        self.object_needs(set, &object, orphan).await
+    }
+
+    /// Whether a version of the object needs the payload.
+    async fn object_needs(&self, set: SetIndex, object: &Key, orphan: &Orphan) -> Result<bool> {
+        let head = self.decide_head(set, object).await?;
+        if let Some((_, record)) = &head
+            && self.lists(record, orphan).await?
+        {
+            return Ok(true);
         }
+        self.archives_need(set, object, head.as_ref(), orphan).await
+    }
+
+    /// Whether a version of the object needs the payload that is not the `head` of its key.
+    async fn archives_need(
+        &self,
+        set: SetIndex,
+        object: &Key,
+        head: Option<&(Slot, Record)>,
+        orphan: &Orphan,
+    ) -> Result<bool> {
+        if head.is_none_or(|(_, record)| record.lineage().is_none()) {
+            return Ok(false);
+        }
+        let listed = self.payloads_archived(set, object).await?;
+        Ok(listed.is_none_or(|listed| listed.contains(&orphan.payload)))
     }
 
     async fn lists(&self, record: &Record, orphan: &Orphan) -> Result<bool> {

@@ -202,7 +202,10 @@ impl Walk {
     ) -> Result<()> {
         let read = store.read_key(self.set, &key).await?;
         let Some(head) = read.head() else { return Ok(()) };
-        let null = store.archived_version(self.set, &key, Which::Null, false).await?;
+        let null = match head.1.lineage() {
+            Some(_) => store.archived_version(self.set, &key, Which::Null, false).await?,
+            None => None,
+        };
         let null = null.and_then(|null| Some((null.archived?.slot(), null.record)));
         let below = match version {
             VersionName::Id { slot, .. } => slot,
