@@ -323,7 +323,13 @@ async fn script(
     }
     shared.note_lost(lost.len());
     client(readers, &runtime, &mut prng, &shared).read_all().await;
-    client(readers, &runtime, &mut prng, &shared).remove_versions().await;
+    for attempt in 0.. {
+        if client(readers, &runtime, &mut prng, &shared).remove_versions().await {
+            break;
+        }
+        assert!(attempt < 4, "the versions cannot be removed");
+        come_to_rest(&runtime, &shared, &places).await;
+    }
 }
 
 fn client(number: usize, runtime: &SimRuntime, prng: &mut Prng, shared: &Rc<Shared>) -> Client {
