@@ -125,6 +125,7 @@ impl World {
             maps: vec![map],
             parity: vec![parity],
             part_bytes_min: PART_BYTES_MIN,
+            admitted_bytes_max: 64 << 20,
         };
         let store = Store::new(mailbox.clone(), runtime.clone(), deployment);
         let settings = Settings {
