@@ -296,6 +296,7 @@ async fn core_main(runtime: GlommioRuntime, shared: Arc<Shared>) {
         maps: shared.plan.maps.clone(),
         parity: shared.config.parity.clone(),
         part_bytes_min: PART_BYTES_MIN,
+        admitted_bytes_max: shared.config.arena_bytes / 2,
     };
     let store = Store::new(mailbox, runtime.clone(), deployment);
     keep_up(&runtime, &hosts, &store, shared.config.upload_rest);

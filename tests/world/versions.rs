@@ -94,7 +94,7 @@ impl Versions {
         }
         seen.into_iter()
             .filter(|(_, (version, _))| *version != VersionName::Null)
-            .filter_map(|((key, id), (version, value))| {
+            .map(|((key, id), (version, value))| {
                 let mut register = Register::default();
                 // Without a value nobody ever found it.
                 if let Some(value) = value {
@@ -117,7 +117,7 @@ impl Versions {
                     let need = Need::Is(found.map(|one| one.value));
                     register.read(listing.start, listing.end, need, listing.client.clone());
                 }
-                Some((Name::Version(key, id), register))
+                (Name::Version(key, id), register)
             })
             .collect()
     }

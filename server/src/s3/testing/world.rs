@@ -67,6 +67,9 @@ pub(crate) struct World {
     mailbox: TestMailbox,
 }
 
+/// A request: method, target, headers, body.
+pub(crate) type Asked<'a> = (&'static str, &'a str, &'a [(&'a str, &'a str)], &'a [u8]);
+
 /// An answer as the client reads it.
 #[derive(Debug)]
 pub(crate) struct Response {
@@ -125,6 +128,7 @@ impl World {
             maps: vec![map],
             parity: vec![parity],
             part_bytes_min: PART_BYTES_MIN,
+            admitted_bytes_max: 64 << 20,
         };
         let store = Store::new(mailbox.clone(), runtime.clone(), deployment);
         let settings = Settings {
@@ -207,10 +211,7 @@ impl World {
     }
 
     /// The answers to requests that are sent at the same moment, each on a connection of its own.
-    pub(crate) fn ask_together(
-        &self,
-        requests: &[(&'static str, &str, &[(&str, &str)], &[u8])],
-    ) -> Vec<Response> {
+    pub(crate) fn ask_together(&self, requests: &[Asked<'_>]) -> Vec<Response> {
         let pipes: Vec<Pipe> = requests
             .iter()
             .map(|(method, target, headers, body)| {
