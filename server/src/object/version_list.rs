@@ -17,7 +17,7 @@ use basalt_net::reader::Head;
 use bytes::Bytes;
 
 use super::api::{ListVersions, ListedVersion, VersionListing, VersionsFrom};
-use super::error::{Error, Result};
+use super::error::Result;
 use super::list::{Found, Range, listed_object};
 use super::register::KeyRead;
 use super::store::Store;
@@ -193,7 +193,9 @@ impl Walk {
         Ok(walk)
     }
 
-    /// Begins behind a version of `key`.
+    /// Begins behind a version of `key`. It may be gone by now, with its key: who deletes what is listed
+    /// goes on like that. Where the null version is gone nobody can tell what stood behind it, so all
+    /// of the key is told.
     async fn go_on_within<M: Mailbox, R: Runtime>(
         &mut self,
         store: &Store<M, R>,
@@ -201,30 +203,31 @@ impl Walk {
         version: VersionName,
     ) -> Result<()> {
         let read = store.read_key(self.set, &key).await?;
-        let Some(head) = read.head() else { return Ok(()) };
+        let Some(head) = read.head().filter(|(_, record)| is_entry(record)) else { return Ok(()) };
         let null = match head.1.lineage() {
             Some(_) => store.archived_version(self.set, &key, Which::Null, false).await?,
             None => None,
         };
         let null = null.and_then(|null| Some((null.archived?.slot(), null.record)));
         let below = match version {
-            VersionName::Id { slot, .. } => slot,
-            VersionName::Null if head.1.kind().is_version() && is_null(&head.1) => head.0,
-            VersionName::Null => {
-                let (slot, _) = null.as_ref().ok_or(Error::NoSuchVersion)?;
-                Slot { generation: head.0.generation, sequence: slot.generation }
-            }
+            VersionName::Id { slot, .. } => Some(slot),
+            VersionName::Null if head.1.kind().is_version() && is_null(&head.1) => Some(head.0),
+            VersionName::Null => null
+                .as_ref()
+                .map(|(slot, _)| Slot { generation: head.0.generation, sequence: slot.generation }),
         };
-        if !is_entry(&head.1) {
-            return Ok(());
+        self.open_key(store, key.clone(), head, below).await?;
+        match below {
+            Some(_) => {
+                if let (Some(open), Some((slot, record))) = (&mut self.open, null) {
+                    open.expect_null(slot, record);
+                }
+            }
+            None if head.1.kind().is_version() => self.tell_head(&key, head),
+            None => {}
         }
-        self.open_key(store, key.clone(), head, Some(below)).await?;
-        let open = self.open.as_mut().expect("just opened");
-        if let Some((slot, record)) = null {
-            open.expect_null(slot, record);
-        }
-        let after = ListAfter::Key(Which::Of(below).archive(&key));
-        let range = Range::from(self.set, archives_of(&key), Some(after)).with_markers();
+        let after = below.map(|below| ListAfter::Key(Which::Of(below).archive(&key)));
+        let range = Range::from(self.set, archives_of(&key), after).with_markers();
         let range = range.in_pages_of(self.page_keys + 2);
         self.archives = Some(Archives { range, next: None });
         Ok(())

@@ -14,7 +14,7 @@ use super::versioning::parse_name;
 use super::xml::Writer;
 use super::{Server, attributes, checksum, date};
 use crate::object::{
-    Error, ListVersions, ListedObject, ListedVersion, VersionListing, VersionName, VersionsFrom,
+    ListVersions, ListedObject, ListedVersion, VersionListing, VersionName, VersionsFrom,
 };
 
 /// What a listing asks for, as the client wrote it.
@@ -46,13 +46,7 @@ impl<M: Mailbox, R: Runtime> Server<M, R> {
                 after,
                 limit: page.limit,
             };
-            self.store().list_versions(list).await.map_err(|error| match error {
-                Error::NoSuchVersion => {
-                    let text = "The version-id-marker names no version of the key-marker.";
-                    Failure::new(Code::InvalidArgument, text)
-                }
-                error => error.into(),
-            })?
+            self.store().list_versions(list).await?
         };
         Ok(answer::xml(page.document(&listing)))
     }
