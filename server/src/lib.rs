@@ -2,7 +2,7 @@
 //!
 //! `cli`, `environment`, `config` and `topology` turn text into decisions; `start` and `node` act on
 //! them. `object` knows buckets, keys, payload and drives, and no HTTP; `s3` turns requests into
-//! calls of `object` and its answers into responses.
+//! calls of `object` and its answers into responses, and asks `policy` who may do what.
 
 pub mod banner;
 pub mod cli;
@@ -15,6 +15,7 @@ mod memory;
 pub mod node;
 pub mod object;
 pub mod placement;
+pub mod policy;
 pub mod refusal;
 pub mod s3;
 pub mod start;
