@@ -21,3 +21,4 @@ pub mod s3;
 pub mod start;
 pub mod tls;
 pub mod topology;
+pub mod users;

@@ -69,6 +69,11 @@ impl Policy {
         Ok(Self { statements: document::parse(text, home)? })
     }
 
+    /// As [`Self::parse`], where the policy is part of a larger document.
+    pub fn of_json(document: &Json, home: Home<'_>) -> Result<Self, String> {
+        Ok(Self { statements: document::read(document, home)? })
+    }
+
     fn verdict(&self, question: &Question<'_>) -> Verdict {
         let path = question.resource.path();
         let applies = |effect: Effect| {

@@ -47,8 +47,11 @@ pub(super) fn parse(text: &[u8], home: Home<'_>) -> Result<Vec<Statement>, Strin
     if text.len() > POLICY_BYTES_MAX {
         return Err(format!("it has {} bytes; {POLICY_BYTES_MAX} are allowed", text.len()));
     }
-    let document = Json::parse(text)?;
-    let members = members(&document, "the policy", &["Version", "Id", "Statement"])?;
+    read(&Json::parse(text)?, home)
+}
+
+pub(super) fn read(document: &Json, home: Home<'_>) -> Result<Vec<Statement>, String> {
+    let members = members(document, "the policy", &["Version", "Id", "Statement"])?;
     let variables = match get(members, "Version") {
         None => false,
         Some(Json::Text(version)) if version == "2012-10-17" => true,
