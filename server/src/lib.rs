@@ -9,6 +9,8 @@ pub mod cli;
 pub mod config;
 pub mod credentials;
 pub mod environment;
+#[cfg(test)]
+mod fuzz;
 pub mod inspect;
 pub mod logging;
 mod memory;

@@ -139,4 +139,6 @@ pub fn decide<'a>(
 }
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod tests;

@@ -22,6 +22,8 @@ mod date;
 mod deletion;
 mod error;
 mod form;
+#[cfg(test)]
+mod fuzz;
 mod hosts;
 mod listing;
 mod multipart;

@@ -25,9 +25,9 @@ use claim::{
 };
 use users::Users;
 
-pub(super) use decision::{Admitted, Asker, Authorized, Policies};
+pub(super) use decision::{Admitted, Asker, Authorized, Policies, hide_absence};
 pub(super) use facts::Arrival;
-pub(super) use need::{DELETE, GET, Need, Needs, PUT_TAGS};
+pub(super) use need::{DELETE, GET, Need, Needs, PUT_TAGS, of_copied_tags};
 pub use users::Credentials;
 
 /// How far a client's clock may be off, in milliseconds.
@@ -95,6 +95,10 @@ pub(super) struct Authenticated {
 impl Authenticated {
     pub(super) fn into_payload(self) -> Payload {
         self.payload
+    }
+
+    pub(super) fn is_anonymous(&self) -> bool {
+        matches!(self.identity, Identity::Anonymous)
     }
 }
 

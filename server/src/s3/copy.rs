@@ -9,7 +9,7 @@ use http::HeaderMap;
 
 use super::answer::{self, Answer};
 use super::attributes::{self, ReadConditions, Verdict};
-use super::auth::{Authorized, parse_decimal};
+use super::auth::{Authorized, of_copied_tags, parse_decimal};
 use super::checksum::{self, Hasher};
 use super::error::{Code, Failure};
 use super::multipart::{part_number, upload_id};
@@ -46,6 +46,11 @@ impl<M: Mailbox, R: Runtime> Server<M, R> {
         let algorithm = checksum::algorithm_of_copy(headers)?;
         let is_same = origin.bucket == request.bucket() && origin.key == *request.key();
         let (info, body) = self.open(&authorized, origin, headers, None).await?;
+        if !replaces_tags && !info.tags.is_empty() {
+            for need in of_copied_tags(request) {
+                self.check(&authorized.asker(), &need).await?;
+            }
+        }
         if is_same && !replaces && !replaces_tags && class == info.class {
             let text = "An object can be copied to itself only with other metadata, other tags or \
                         another storage class.";
@@ -184,7 +189,7 @@ fn replaces_metadata(headers: &HeaderMap) -> Result<bool, Failure> {
 }
 
 /// `bytes=first-last`, both of them there.
-fn parse_range(text: &str) -> Result<Span, Failure> {
+pub(super) fn parse_range(text: &str) -> Result<Span, Failure> {
     let span = text.strip_prefix("bytes=").and_then(|range| range.split_once('-'));
     let span = span.and_then(|(first, last)| {
         let end = parse_decimal(last)?.checked_add(1)?;

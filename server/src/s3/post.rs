@@ -4,7 +4,7 @@
 use basalt_engine::seam::Runtime;
 use basalt_net::mailbox::Mailbox;
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG, LOCATION};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG, LOCATION, REFERER, USER_AGENT};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use http_body::Body;
 
@@ -59,10 +59,17 @@ impl<M: Mailbox, R: Runtime> Server<M, R> {
         let key = key_of(&form)?;
         let fields = fields_as_used(&form, bucket, &key)?;
         if let Some(policy) = &policy {
-            policy.check(&fields, arrival.now_ms)?;
+            policy.check(&fields, self.inner.runtime.wall().0)?;
         }
+        let request = headers;
         let mut headers = headers_of(&form)?;
         refuse_headers(&headers)?;
+        for name in [REFERER, USER_AGENT] {
+            // No field speaks of these; policies ask about them.
+            for value in request.get_all(&name) {
+                headers.append(&name, value.clone());
+            }
+        }
         let tags = tags_of(&form)?;
         let named = (bucket.as_str(), key.as_bytes());
         let authorized = self.authorize_form(authenticated, &headers, &tags, named, arrival);

@@ -145,7 +145,7 @@ impl<M: Mailbox, R: Runtime> Server<M, R> {
         let authorized = self.authorize(admitted, &needs).await?;
         let asker = authorized.asker();
         let outcome = self.perform(&request, authorized, body, watch).await;
-        self.hide_absence(&asker, &needs, outcome).await
+        auth::hide_absence(&asker, &needs, outcome)
     }
 
     /// Of those operations that are decided about by what their bodies, or the store, hold.

@@ -160,7 +160,7 @@ fn parse_tag(tag: &Element) -> Result<(String, String), Failure> {
     }
 }
 
-fn document(tags: &Tags) -> String {
+pub(super) fn document(tags: &Tags) -> String {
     let mut xml = Writer::s3("Tagging");
     xml.element("TagSet", |xml| {
         for (key, value) in tags {

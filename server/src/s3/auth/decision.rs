@@ -14,10 +14,12 @@ use bytes::Bytes;
 use http::HeaderMap;
 
 use super::facts::{self, Arrival};
-use super::need::{Need, Weight};
+use super::need::{GET, Need};
 use super::{Authenticated, Identity, Payload, denied};
 use crate::object::{Error, Tags};
-use crate::policy::{Action, Caller, Facts, Home, Name, Policy, Question, Verdict, decide};
+use crate::policy::{
+    Action, Caller, Facts, Home, Name, Policy, Question, Resource, Verdict, decide,
+};
 use crate::s3::Server;
 use crate::s3::bucket_policy::POLICY;
 use crate::s3::error::{Code, Failure};
@@ -142,13 +144,26 @@ impl Asker {
             resource: need.resource(),
             facts: &facts,
         };
-        match (decide(self.policies(need.bucket()), &question), need.weight) {
-            (Verdict::Allowed, _) | (Verdict::Silent, Weight::NotDenied) => Ok(()),
-            (Verdict::Denied, _) | (Verdict::Silent, Weight::Allowed) => {
+        match decide(self.policies(need.bucket()), &question) {
+            Verdict::Allowed => Ok(()),
+            Verdict::Denied | Verdict::Silent => {
                 let name = need.action.name();
                 Err(denied(format!("Access denied: s3:{name} is not allowed here.")))
             }
         }
+    }
+
+    /// Whether a listing would tell of this key.
+    fn may_list(&self, bucket: &str, key: &str) -> bool {
+        let mut facts = self.facts.clone();
+        facts.set_text(Name::Prefix, key);
+        let question = Question {
+            caller: &self.caller,
+            action: Action::ListBucket,
+            resource: Resource::Bucket(bucket),
+            facts: &facts,
+        };
+        self.is_root() || decide(self.policies(Some(bucket)), &question) == Verdict::Allowed
     }
 }
 
@@ -207,8 +222,10 @@ impl<M: Mailbox, R: Runtime> Server<M, R> {
         let Admitted { asker, payload } = admitted;
         let mut seen = Vec::new();
         for need in needs {
-            if let Some(tags) = self.check(&asker, need).await? {
-                seen.push((need.clone(), tags));
+            match self.check(&asker, need).await {
+                Ok(None) => {}
+                Ok(Some(tags)) => seen.push((need.clone(), tags)),
+                Err(denial) => return Err(self.absence(&asker, need).await.unwrap_or(denial)),
             }
         }
         Ok(Authorized { asker: Rc::new(asker), payload, seen })
@@ -227,32 +244,15 @@ impl<M: Mailbox, R: Runtime> Server<M, R> {
         asker.judge(need, tags.as_ref()).map(|()| tags)
     }
 
-    /// Whoever may not list learns of an absent key no more than of a forbidden one.
-    pub(in crate::s3) async fn hide_absence<T>(
-        &self,
-        asker: &Asker,
-        needs: &[Need],
-        outcome: Result<T, Failure>,
-    ) -> Result<T, Failure> {
-        let Err(failure) = &outcome else { return outcome };
-        if asker.is_root() || !matches!(failure.code, Code::NoSuchKey | Code::NoSuchVersion) {
-            return outcome;
+    /// Whoever may list learns that a key is absent, though it may not be read.
+    async fn absence(&self, asker: &Asker, need: &Need) -> Option<Failure> {
+        let (bucket, key) = need.object().filter(|_| GET.contains(&need.action))?;
+        if !asker.may_list(bucket, key) {
+            return None;
         }
-        for (bucket, key) in needs.iter().filter_map(Need::object) {
-            let need = Need::of_bucket(Action::ListBucket, bucket);
-            let mut facts = asker.facts.clone();
-            facts.set_text(Name::Prefix, key);
-            let question = Question {
-                caller: &asker.caller,
-                action: need.action,
-                resource: need.resource(),
-                facts: &facts,
-            };
-            if decide(asker.policies(need.bucket()), &question) != Verdict::Allowed {
-                return Err(denied("Access denied: the key may not be read, or is not there."));
-            }
-        }
-        outcome
+        let key = Bytes::copy_from_slice(key.as_bytes());
+        let absent = self.store().head(bucket, &key).await.err();
+        absent.filter(|error| *error == Error::NoSuchKey).map(Failure::from)
     }
 
     /// Whether a bucket may be shown to whoever may not list all of them.
@@ -292,6 +292,23 @@ impl<M: Mailbox, R: Runtime> Server<M, R> {
             Err(error) => Err(error.into()),
         }
     }
+}
+
+/// Whoever may not list learns of an absent key no more than of a forbidden one.
+pub(in crate::s3) fn hide_absence<T>(
+    asker: &Asker,
+    needs: &[Need],
+    outcome: Result<T, Failure>,
+) -> Result<T, Failure> {
+    let Err(failure) = &outcome else { return outcome };
+    if asker.is_root() || !matches!(failure.code, Code::NoSuchKey | Code::NoSuchVersion) {
+        return outcome;
+    }
+    let mut objects = needs.iter().filter_map(Need::object);
+    if objects.all(|(bucket, key)| asker.may_list(bucket, key)) {
+        return outcome;
+    }
+    Err(denied("Access denied: the key may not be read, or is not there."))
 }
 
 /// What an answer says of itself is chosen by its owner, not by whoever makes others follow a link.

@@ -15,15 +15,6 @@ pub(in crate::s3) struct Need {
     bucket: Option<String>,
     key: Option<String>,
     pub(super) version: Option<String>,
-    pub(super) weight: Weight,
-}
-
-/// What policies have to say to a need.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Weight {
-    Allowed,
-    /// Implied by another need, unless a policy denies it by name.
-    NotDenied,
 }
 
 /// When it is known what an operation needs.
@@ -37,7 +28,7 @@ pub(in crate::s3) enum Needs {
 
 impl Need {
     pub(in crate::s3) fn of_service(action: Action) -> Self {
-        Self { action, bucket: None, key: None, version: None, weight: Weight::Allowed }
+        Self { action, bucket: None, key: None, version: None }
     }
 
     pub(in crate::s3) fn of_bucket(action: Action, bucket: &str) -> Self {
@@ -59,10 +50,6 @@ impl Need {
     ) -> Self {
         let action = if version.is_some() { of_version } else { plain };
         Self { version: version.map(str::to_owned), ..Self::of_object(action, bucket, key) }
-    }
-
-    fn implied(self) -> Self {
-        Self { weight: Weight::NotDenied, ..self }
     }
 
     pub(super) fn bucket(&self) -> Option<&str> {
@@ -148,7 +135,7 @@ fn writing(request: &Request, with_tags: bool) -> Vec<Need> {
     let need = |action| Need::of_object(action, request.bucket(), request.key());
     let mut needs = vec![need(Action::PutObject)];
     if with_tags {
-        needs.push(need(Action::PutObjectTagging).implied());
+        needs.push(need(Action::PutObjectTagging));
     }
     needs.extend(comparing(request));
     needs
@@ -168,10 +155,13 @@ fn copying(request: &Request) -> Result<Vec<Need>, Failure> {
     let replaces_tags = tagging::are_replaced(&request.headers)?;
     let mut needs = writing(request, replaces_tags && has_tags(request));
     needs.push(read(request.origin(), GET));
-    if !replaces_tags {
-        needs.push(read(request.origin(), GET_TAGS).implied());
-    }
     Ok(needs)
+}
+
+/// What a copy needs beside, where its source turns out to have tags that it takes along.
+pub(in crate::s3) fn of_copied_tags(request: &Request) -> [Need; 2] {
+    let puts = Need::of_object(Action::PutObjectTagging, request.bucket(), request.key());
+    [read(request.origin(), GET_TAGS), puts]
 }
 
 fn read(origin: &Origin, actions: [Action; 2]) -> Need {
@@ -182,7 +172,7 @@ fn read(origin: &Origin, actions: [Action; 2]) -> Need {
 pub(in crate::s3) fn of_form(bucket: &str, key: &[u8], with_tags: bool) -> Vec<Need> {
     let mut needs = vec![Need::of_object(Action::PutObject, bucket, key)];
     if with_tags {
-        needs.push(Need::of_object(Action::PutObjectTagging, bucket, key).implied());
+        needs.push(Need::of_object(Action::PutObjectTagging, bucket, key));
     }
     needs
 }

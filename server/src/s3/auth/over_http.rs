@@ -415,7 +415,12 @@ fn a_form_without_a_policy_is_anybodys() {
     set(&world, "bucket", &[allow("s3:PutObject"), no_acl]);
     denied(&post(&world, "/bucket", &multipart(&[("key", "a"), ("acl", "public-read")], "f")));
     assert_eq!(post(&world, "/bucket", &plain).status, 204);
-    set(&world, "bucket", &[allow("s3:PutObject"), deny("s3:PutObjectTagging", "bucket/*")]);
+    let agent = r#"{"StringLike": {"aws:UserAgent": "bad*"}}"#;
+    let no_agent = statement("Deny", "\"s3:*\"", ALL, agent);
+    set(&world, "bucket", &[allow("s3:PutObject"), no_agent]);
+    let headers = [("content-type", "multipart/form-data; boundary=XX"), ("user-agent", "badly")];
+    denied(&world.ask_unsigned("POST", "/bucket", &headers, &plain));
+    set(&world, "bucket", &[allow("s3:PutObject")]);
     let tags = std::str::from_utf8(TAGS).expect("text");
     denied(&post(&world, "/bucket", &multipart(&[("key", "a"), ("tagging", tags)], "f")));
 }
@@ -537,7 +542,7 @@ fn conditions_see_the_request() {
             ("PUT", "/bucket/new", &[("x-amz-copy-source", "/bucket/key")], b""),
         ),
         (
-            "s3:PutObject",
+            "s3:PutObject*",
             r#"{"StringEquals": {"s3:RequestObjectTag/a": "b"},
             "ForAllValues:StringEquals": {"s3:RequestObjectTagKeys": ["a"]}}"#,
             ("PUT", "/bucket/new", &[("x-amz-tagging", "a=b")], b"x"),
@@ -586,7 +591,7 @@ fn a_copy_is_judged_by_the_tags_that_it_takes() {
     let world = world();
     put(&world, "/bucket/key");
     let tagged = r#"{"StringEquals": {"s3:RequestObjectTag/a": "b"}}"#;
-    let puts = allow_if("s3:PutObject", tagged);
+    let puts = allow_if("s3:PutObject*", tagged);
     set(&world, "bucket", &[puts, allow("s3:GetObject")]);
     let copy = |directive: &str| {
         let headers = [
@@ -598,6 +603,31 @@ fn a_copy_is_judged_by_the_tags_that_it_takes() {
     };
     denied(&copy("COPY"));
     assert_eq!(copy("REPLACE").status, 200);
+    // Tags that come along were read, and are put.
+    let headers = [("x-amz-tagging", "c=d")];
+    assert_eq!(world.ask("PUT", "/bucket/key", &headers, b"x").status, 200);
+    let rights = ["s3:GetObject", "s3:PutObject", "s3:GetObjectTagging", "s3:PutObjectTagging"];
+    for missing in 2..4 {
+        let mut granted = rights.map(allow).to_vec();
+        granted.remove(missing);
+        set(&world, "bucket", &granted);
+        denied(&copy("COPY"));
+    }
+    set(&world, "bucket", &rights.map(allow));
+    assert_eq!(copy("COPY").status, 200);
+}
+
+/// A known class: tags that others' rights depend on could be set by whoever may write.
+#[test]
+fn a_put_with_tags_needs_the_right_to_tag() {
+    let world = world();
+    set(&world, "bucket", &[allow("s3:PutObject")]);
+    let tags = [("x-amz-tagging", "a=b")];
+    assert_eq!(world.ask_as(ALICE, "PUT", "/bucket/key", &[], b"x").status, 200);
+    denied(&world.ask_as(ALICE, "PUT", "/bucket/key", &tags, b"x"));
+    denied(&world.ask_as(ALICE, "POST", "/bucket/key?uploads", &tags, b""));
+    set(&world, "bucket", &[allow("s3:PutObject*")]);
+    assert_eq!(world.ask_as(ALICE, "PUT", "/bucket/key", &tags, b"x").status, 200);
 }
 
 #[test]
@@ -643,6 +673,11 @@ fn absence_is_told_to_those_who_may_list() {
     denied(&world.ask_as(ALICE, "GET", "/bucket/absent", &[], b""));
     let public = world.ask_as(ALICE, "GET", "/bucket/public/absent", &[], b"");
     refused(&public, 404, "NoSuchKey");
+    // Who may list, but not read.
+    set(&world, "bucket", &[allow("s3:ListBucket")]);
+    put(&world, "/bucket/key");
+    denied(&world.ask_as(ALICE, "GET", "/bucket/key", &[], b""));
+    refused(&world.ask_as(ALICE, "GET", "/bucket/absent", &[], b""), 404, "NoSuchKey");
 }
 
 /// A known class: links to public objects that make a browser take them for something else.
