@@ -66,6 +66,7 @@ struct Totals {
     given_up: Cell<u64>,
     unknown: Cell<u64>,
     lost: Cell<u64>,
+    judged: Cell<u64>,
     longest_rest: Cell<Duration>,
 }
 
@@ -78,6 +79,7 @@ impl Totals {
         self.given_up.set(self.given_up.get() + ran.given_up);
         self.unknown.set(self.unknown.get() + ran.unknown);
         self.lost.set(self.lost.get() + ran.lost);
+        self.judged.set(self.judged.get() + ran.judged);
         self.longest_rest.set(self.longest_rest.get().max(ran.rest));
     }
 }
@@ -87,11 +89,12 @@ impl std::fmt::Display for Totals {
         let hours = self.took.get().as_secs_f64() / 3600.0;
         write!(
             f,
-            "{} seeds, {} operations, {hours:.1} virtual hours; {} histories checked, {} given up; \
-             {} outcomes unknown without a fault; {} unacknowledged versions lost; \
-             longest way to rest {:?}",
+            "{} seeds, {} operations, {hours:.1} virtual hours; {} answers of drives judged; \
+             {} histories checked, {} given up; {} outcomes unknown without a fault; \
+             {} unacknowledged versions lost; longest way to rest {:?}",
             self.seeds.get(),
             self.operations.get(),
+            self.judged.get(),
             self.checked.get(),
             self.given_up.get(),
             self.unknown.get(),

@@ -167,7 +167,10 @@ impl Steps<'_> {
         settled: bool,
         trace: &mut Trace,
     ) {
-        let request = |drive| (drive, Request::Certify { key: key(), certificate, settled });
+        let request = |drive| {
+            let listed = Vec::new();
+            (drive, Request::Certify { key: key(), certificate, settled, listed })
+        };
         let requests = drives_in(all_drives(self.rules.drives)).map(request).collect();
         self.post(world, trace, requests);
     }

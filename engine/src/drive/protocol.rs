@@ -109,6 +109,7 @@ impl<R: Runtime, S: Storage> Drive<R, S> {
         key: Key,
         certificate: Certificate,
         settled: bool,
+        listed: &[PayloadId],
     ) -> Result<Reply> {
         let bound = |state: &State| {
             let bytes = key.as_bytes().len();
@@ -119,6 +120,7 @@ impl<R: Runtime, S: Storage> Drive<R, S> {
         let number = self.journal.last() + 1;
         {
             let mut state = self.state.borrow_mut();
+            let settled = settled && state.has_all(&key, certificate, listed);
             let updated = state.update(&key, |state| state.certify(certificate, settled));
             if !updated.changed {
                 return Ok(Reply::Done);
@@ -241,6 +243,15 @@ impl State {
             }
         }
         updated
+    }
+
+    /// Whether every shard that the record of `certificate` asks of this drive is here, and of the
+    /// payloads `listed`.
+    fn has_all(&self, key: &Key, certificate: Certificate, listed: &[PayloadId]) -> bool {
+        let mut records = self.index.key(key).into_iter().flat_map(KeyState::records);
+        let record = records.find(|record| record.operation() == certificate.operation);
+        record.is_some_and(|record| self.index.has_shards(record, &Cell::new(0)))
+            && listed.iter().all(|payload| self.index.held(*payload).is_some())
     }
 
     /// Entries and bytes that a step may add to the journal.

@@ -80,7 +80,8 @@ fn a_relocated_payload_stays_until_it_is_released() {
         let base = Some(Certificate { slot: first, operation: OperationId(1) });
         drive.handle(request(&part, first.next(), base, Kind::Relocated, 2)).await;
         let certificate = Certificate { slot: first.next(), operation: OperationId(2) };
-        drive.handle(Request::Certify { key: part.clone(), certificate, settled: true }).await;
+        let (of, listed) = (part.clone(), vec![]);
+        drive.handle(Request::Certify { key: of, certificate, settled: true, listed }).await;
         assert!(orphans(&drive).await.is_empty());
         drive.handle(Request::Discard { payload }).await;
         check_small(&drive, payload, 100).await;
