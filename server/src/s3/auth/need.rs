@@ -143,7 +143,9 @@ fn writing(request: &Request, with_tags: bool) -> Vec<Need> {
 
 /// Whoever learns whether an ETag is that of an object reads it.
 fn comparing(request: &Request) -> Option<Need> {
-    let compares = request.headers.contains_key(http::header::IF_MATCH);
+    let is_etag = |value: &http::HeaderValue| value.as_bytes().trim_ascii() != b"*";
+    let compares = request.headers.contains_key(http::header::IF_MATCH)
+        || request.headers.get_all(http::header::IF_NONE_MATCH).iter().any(is_etag);
     compares.then(|| Need::of_object(Action::GetObject, request.bucket(), request.key()))
 }
 

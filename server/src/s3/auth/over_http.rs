@@ -130,6 +130,16 @@ const CASES: &[Case] = &[
         headers: &[("if-match", "*")],
         ..case(&["PutObject", "GetObject"], "PUT", "/bucket/key")
     },
+    Case {
+        body: b"content",
+        headers: &[("if-none-match", "\"e\"")],
+        ..case(&["PutObject", "GetObject"], "PUT", "/bucket/key")
+    },
+    Case {
+        body: b"content",
+        headers: &[("if-none-match", "*")],
+        ..case(&["PutObject"], "PUT", "/bucket/key")
+    },
     case(&["PutObject"], "POST", "/bucket/key?uploads"),
     Case { body: b"content", ..case(&["PutObject"], "PUT", "/bucket/key?partNumber=1&uploadId=0") },
     case(&["PutObject"], "POST", "/bucket/key?uploadId=0"),
@@ -296,6 +306,9 @@ fn each_key_of_a_batch_is_decided_about_by_itself() {
         b"<Delete><Object><Key>free/1</Key><VersionId>null</VersionId></Object></Delete>";
     let md5 = BASE64.encode(Md5::digest(versioned));
     assert_eq!(delete(versioned, &md5).elements("Code"), ["AccessDenied"]);
+    let many: Vec<String> = (0..100).map(|index| format!("kept/{index}")).collect();
+    let (body, md5) = deletion(&many.iter().map(String::as_str).collect::<Vec<_>>());
+    assert_eq!(delete(&body, &md5).elements("Code"), ["AccessDenied"; 100]);
     // What an entry compares, it reads.
     let compared = b"<Delete><Object><Key>free/1</Key><ETag>x</ETag></Object></Delete>";
     let md5 = BASE64.encode(Md5::digest(compared));
