@@ -57,6 +57,29 @@ fn what_is_lost_is_decided_so() {
     assert!(lost.get() > 0 || std::env::var("BASALT_SEED").is_ok(), "nothing was ever lost");
 }
 
+/// Writers die under their writes while their bucket is deleted and made again, drives are away: whoever
+/// recovers what they left behind must not bring it to life in a bucket that is gone.
+#[test]
+fn a_deleted_bucket_stays_empty() {
+    check_seeds("a_deleted_bucket_stays_empty", 300, |seed| {
+        world::run_with(seed, None, Quorums::of, |options| {
+            options.drives = [5, 6, 7][seed as usize % 3];
+            options.sets = 1;
+            options.parity = 2;
+            options.workload.clients = 5;
+            options.workload.operations = 20;
+            options.workload.keys = 2;
+            options.workload.pause = Duration::from_millis(5);
+            options.workload.bytes_max = 8192;
+            options.workload.weights.bucket = 12;
+            options.workload.weights.delete = 12;
+            options.faults = vec![Fault::Unplug, Fault::Kill, Fault::Loss, Fault::Hang];
+            options.strikes = 8;
+            options.strike_interval = Duration::from_millis(30);
+        });
+    });
+}
+
 #[derive(Default)]
 struct Totals {
     seeds: Cell<u64>,

@@ -18,6 +18,7 @@ pub mod place;
 pub mod witness;
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -25,6 +26,9 @@ use basalt_engine::seam::{Clock, Moment, Spawn};
 use basalt_engine::sim::{Latency, Prng, SimRuntime, Simulation};
 
 use basalt_net::quorum::Quorums;
+use futures_channel::oneshot;
+use futures_util::future::{Either, select};
+
 use clients::{Client, Shared, Weights, Workload};
 use history::Checked;
 use mailbox::{Tamper, Wire};
@@ -307,6 +311,7 @@ async fn script(
     }
     come_to_rest(&runtime, &shared, &places).await;
     look(&shared).await;
+    judge_buckets(&runtime, &shared).await;
     let (lost, judged) = shared.witness.verdict();
     shared.note_judged(judged);
     for etag in &lost {
@@ -330,6 +335,26 @@ async fn look(shared: &Rc<Shared>) {
     if let Some(node) = node {
         inspect::look(&node.hosts, &shared.witness).await;
     }
+}
+
+/// I15: nothing is live but in the buckets that are there.
+async fn judge_buckets(runtime: &SimRuntime, shared: &Rc<Shared>) {
+    let node = shared.node.borrow().clone().expect("it was started again");
+    let (sender, receiver) = oneshot::channel();
+    let store = node.stores[0].clone();
+    node.cores[0].spawn(async move {
+        let buckets = store.buckets().await.expect("a sound node answers");
+        let there: BTreeSet<_> = buckets.into_iter().map(|bucket| bucket.incarnation).collect();
+        sender.send(there).expect("it is waited for");
+    });
+    let limit = runtime.sleep(REST_MAX);
+    let there = match select(receiver, std::pin::pin!(limit)).await {
+        Either::Left((there, _)) => there.expect("the node lives"),
+        Either::Right(_) => panic!("buckets are not told within {REST_MAX:?}"),
+    };
+    let live = inspect::live_buckets(&node.hosts, &shared.witness).await;
+    let dead: Vec<_> = live.difference(&there).collect();
+    assert!(dead.is_empty(), "I15: objects are live in buckets that were deleted: {dead:?}");
 }
 
 /// Waits until nothing is left to do, and exchanges drives that ask for it.

@@ -6,6 +6,7 @@
 pub mod api;
 pub(crate) mod bucket;
 mod checksums;
+mod closed;
 mod delete;
 pub mod error;
 mod get;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use basalt_engine::request::{Digest, Orphan, Reply, Request};
 use basalt_engine::seam::{Clock, Spawn};
 use basalt_engine::sim::SimRuntime;
-use basalt_engine::units::{DriveIndex, Key, Keyspace, OperationId, SetIndex, Slot};
+use basalt_engine::units::{DriveIndex, Incarnation, Key, Keyspace, OperationId, SetIndex, Slot};
 
 use futures_channel::oneshot;
 use futures_util::future::{Either, select};
@@ -133,6 +133,24 @@ pub async fn unrest(hosts: &Hosts, witness: &Rc<Witness>) -> Vec<String> {
         }
     }
     unrest
+}
+
+/// I15: the bucket incarnations in which a key is live, as one drive of each set tells.
+pub async fn live_buckets(hosts: &Hosts, witness: &Rc<Witness>) -> BTreeSet<Incarnation> {
+    let mut live = BTreeSet::new();
+    for ((set, position), (owner, host)) in hosts.iter().filter(|((_, at), _)| at.0 == 0) {
+        let drive = Seen { owner, host, witness, set: *set, position: *position };
+        for key in keys(&drive).await.into_iter().filter(|key| key.space() == Keyspace::Objects) {
+            let request = Request::Digest { key: key.clone(), payload: false };
+            let Some(Reply::Digest(digest)) = drive.ask(request).await else { continue };
+            let head = digest.slots.iter().rev().find(|slot| slot.certified);
+            let record = head.and_then(|slot| slot.accepted.as_ref());
+            if record.is_some_and(|(_, record)| record.kind().is_live()) {
+                live.insert(key.bucket());
+            }
+        }
+    }
+    live
 }
 
 /// Overwritten parts, and the manifest of a completion that did not come to its end, stay until their

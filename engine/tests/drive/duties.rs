@@ -131,6 +131,17 @@ fn closing_buckets_and_newer_maps_are_kept() {
             "{reply:?}"
         );
         put_ok(&drive, "before", 1).await;
+        for (name, id) in [("before", 1), ("after", 2)] {
+            let mut recovered = request(&key(name), Slot::first(0), None, Kind::Data, id);
+            if let Request::Accept { ballot, fresh, .. } = &mut recovered {
+                (*ballot, *fresh) = (Ballot { round: 1, proposer: 9 }, false);
+            }
+            let reply = drive.handle(recovered).await;
+            assert!(
+                matches!(reply, Reply::Refused { refusal: Refusal::BucketClosing, .. }),
+                "nothing is decided any more, {name} neither: {reply:?}"
+            );
+        }
         assert!(matches!(drive.handle(Request::InstallMap { map: newer }).await, Reply::Done));
         let reply = put(&drive, "before", 1).await;
         assert!(matches!(reply, Reply::Refused { refusal: Refusal::OldEpoch(_), .. }), "{reply:?}");

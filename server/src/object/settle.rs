@@ -35,6 +35,16 @@ pub enum Settled {
 impl<M: Mailbox, R: Runtime> Store<M, R> {
     /// Settles one key as far as the drives that answer allow.
     pub async fn settle_key(&self, set: SetIndex, key: &Key) -> Result<Settled> {
+        match self.settle_head(set, key).await {
+            Err(Error::BucketClosing) => {
+                self.settle_in_closed_bucket(set, key).await?;
+                self.settle_head(set, key).await
+            }
+            settled => settled,
+        }
+    }
+
+    async fn settle_head(&self, set: SetIndex, key: &Key) -> Result<Settled> {
         let head = match self.decide_head(set, key).await {
             Err(Error::Unreadable { .. }) if self.consider_loss(set, key).await? => {
                 self.decide_head(set, key).await?
@@ -61,7 +71,7 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
         }
         // What could not be completed although every drive answers may be lost.
         if taught.len() == drives && self.consider_loss(set, key).await? {
-            return Box::pin(self.settle_key(set, key)).await;
+            return Box::pin(self.settle_head(set, key)).await;
         }
         Ok(Settled::OnLiveDrives)
     }
