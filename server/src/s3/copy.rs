@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderName};
 
 use super::answer::{self, Answer};
 use super::attributes::{self, ReadConditions, Verdict};
-use super::auth::{Authorized, parse_decimal};
+use super::auth::{Authorized, of_copied_tags, parse_decimal};
 use super::checksum::{self, Hasher};
 use super::error::{Code, Failure};
 use super::multipart::{part_number, upload_id};
@@ -27,7 +27,7 @@ use crate::object::{
 
 /// Where a copy comes from.
 #[derive(Debug, PartialEq, Eq)]
-struct Origin {
+pub(super) struct Origin {
     bucket: String,
     key: Bytes,
     version: Option<VersionName>,
@@ -37,10 +37,10 @@ impl<M: Mailbox, R: Runtime> Server<M, R> {
     pub(super) async fn copy_object(
         &self,
         request: &Request,
-        _authorized: Authorized,
+        authorized: Authorized,
     ) -> Result<Answer<M, R>, Failure> {
         let headers = &request.headers;
-        let origin = Origin::of(headers)?;
+        let origin = request.origin();
         let replaces = replaces_metadata(headers)?;
         let replaces_tags = tagging::are_replaced(headers)?;
         let new_tags = tagging::of_headers(headers)?;
@@ -48,7 +48,12 @@ impl<M: Mailbox, R: Runtime> Server<M, R> {
         let condition = attributes::write_condition(headers)?;
         let algorithm = checksum::algorithm_of_copy(headers)?;
         let is_same = origin.bucket == request.bucket() && origin.key == *request.key();
-        let (info, body) = self.open(&origin, headers, None).await?;
+        let (info, body) = self.open(&authorized, origin, headers, None).await?;
+        if !replaces_tags && !info.tags.is_empty() {
+            for need in of_copied_tags(request) {
+                self.check(&authorized.asker(), &need).await?;
+            }
+        }
         // A former version of itself becomes the current one.
         if is_same && origin.version.is_none() && !replaces && !replaces_tags && class == info.class
         {
@@ -78,14 +83,14 @@ impl<M: Mailbox, R: Runtime> Server<M, R> {
     pub(super) async fn copy_part(
         &self,
         request: &Request,
-        _authorized: Authorized,
+        authorized: Authorized,
     ) -> Result<Answer<M, R>, Failure> {
         let number = part_number(request.parameter("partNumber").unwrap_or_default())?;
-        let origin = Origin::of(&request.headers)?;
         let range = request.header("x-amz-copy-source-range").map(parse_range).transpose()?;
         let (bucket, key, id) = (request.bucket(), request.key(), upload_id(request));
         let upload = self.store().upload(bucket, key, id).await?;
-        let (info, body) = self.open(&origin, &request.headers, range).await?;
+        let (info, body) =
+            self.open(&authorized, request.origin(), &request.headers, range).await?;
         let size = range.map_or(info.size, |span| span.end - span.start);
         check_size(size)?;
         let mut copied = Copied::new(body, upload.checksum.map(|sum| sum.algorithm));
@@ -97,6 +102,7 @@ impl<M: Mailbox, R: Runtime> Server<M, R> {
     /// The object to copy, and the bytes of `range`, once the conditions on it hold.
     async fn open(
         &self,
+        authorized: &Authorized,
         origin: &Origin,
         headers: &HeaderMap,
         range: Option<Span>,
@@ -124,6 +130,8 @@ impl<M: Mailbox, R: Runtime> Server<M, R> {
             }
             error => error.into(),
         })?;
+        let version = origin.version();
+        authorized.check_tags(&origin.bucket, &origin.key, version.as_deref(), &info.tags)?;
         match refusal {
             Some(failure) => Err(failure),
             None => Ok((info, body)),
@@ -148,7 +156,20 @@ impl<M: Mailbox, R: Runtime> Server<M, R> {
 }
 
 impl Origin {
-    fn of(headers: &HeaderMap) -> Result<Self, Failure> {
+    pub(super) fn bucket(&self) -> &str {
+        &self.bucket
+    }
+
+    pub(super) fn key(&self) -> &Bytes {
+        &self.key
+    }
+
+    /// As a request writes it.
+    pub(super) fn version(&self) -> Option<String> {
+        self.version.map(|version| version.to_string())
+    }
+
+    pub(super) fn of(headers: &HeaderMap) -> Result<Self, Failure> {
         let value = headers.get("x-amz-copy-source").expect("the operation was told by it");
         let invalid = |text: &'static str| Failure::new(Code::InvalidArgument, text);
         let value = value.to_str().map_err(|_| invalid("x-amz-copy-source is not text."))?;
@@ -184,7 +205,7 @@ fn replaces_metadata(headers: &HeaderMap) -> Result<bool, Failure> {
 }
 
 /// `bytes=first-last`, both of them there.
-fn parse_range(text: &str) -> Result<Span, Failure> {
+pub(super) fn parse_range(text: &str) -> Result<Span, Failure> {
     let span = text.strip_prefix("bytes=").and_then(|range| range.split_once('-'));
     let span = span.and_then(|(first, last)| {
         let end = parse_decimal(last)?.checked_add(1)?;
@@ -274,8 +295,9 @@ mod tests {
         assert_eq!(origin("/bucket/key"), expected("key"));
         assert_eq!(origin("bucket/a/../b"), expected("a/../b"));
         assert_eq!(origin("bucket/a%20b+c%2F"), expected("a b+c/"));
-        let null = origin("bucket/key?versionId=null").expect("valid");
-        assert_eq!(null.version, Some(VersionName::Null));
+        let of_version =
+            expected("key").map(|origin| Origin { version: Some(VersionName::Null), ..origin });
+        assert_eq!(origin("bucket/key?versionId=null"), of_version);
         assert_eq!(origin("bucket/a%3FversionId=x"), expected("a?versionId=x"));
         assert_eq!(origin("bucket/key?versionId=x"), Err(Code::InvalidArgument));
         for value in ["", "/", "bucket", "bucket/", "/bucket/", "bucket/%zz", "bucket/%00"] {

@@ -1,5 +1,7 @@
 //! DeleteObjects: up to a thousand keys in one request, an answer for each.
 
+use std::time::Duration;
+
 use basalt_engine::seam::Runtime;
 use basalt_net::mailbox::Mailbox;
 use bytes::Bytes;
@@ -8,7 +10,7 @@ use http_body::Body;
 use super::Server;
 use super::answer::{self, Answer};
 use super::attributes::unquoted;
-use super::auth::Authorized;
+use super::auth::{Admitted, Asker, DELETE, GET, Need};
 use super::body::{Checksums, Expected, RequestBody};
 use super::error::{Code, Failure};
 use super::request::{Request, check_key};
@@ -18,6 +20,8 @@ use super::xml::{self, Element, Writer, malformed};
 use crate::object::{Condition, Deleted, Deletion, Error};
 
 const KEYS_MAX: usize = 1000;
+/// Keys that are decided about before others get their turn.
+const DECISIONS_AT_ONCE: usize = 32;
 
 /// What the document asks for.
 #[derive(Debug, PartialEq, Eq)]
@@ -38,19 +42,38 @@ impl<M: Mailbox, R: Runtime> Server<M, R> {
     pub(super) async fn delete_objects<B: Body<Data = Bytes> + Unpin>(
         &self,
         request: &Request,
-        authorized: Authorized,
+        admitted: Admitted,
         body: &mut B,
         watch: &Watch<R>,
     ) -> Result<Answer<M, R>, Failure> {
-        let expected = Expected::new(authorized, &request.headers, Checksums::Body)?;
+        let Admitted { asker, payload } = admitted;
+        asker.check_hope()?;
+        let expected = Expected::new(payload, &request.headers, Checksums::Body)?;
         if !expected.is_checked() {
             let text = "The request lacks Content-MD5 or an x-amz-checksum of its body.";
             return Err(Failure::new(Code::InvalidRequest, text));
         }
         let document = RequestBody::new(body, watch, expected).document().await?;
-        let deletions = Deletions::parse(&document)?;
+        let mut deletions = Deletions::parse(&document)?;
+        for (index, entry) in deletions.entries.iter_mut().enumerate() {
+            if index % DECISIONS_AT_ONCE == DECISIONS_AT_ONCE - 1 && !asker.is_root() {
+                // A long policy takes its time for each key; others get their turn.
+                self.inner.runtime.sleep(Duration::ZERO).await;
+            }
+            entry.allow(self.check_entry(&asker, request.bucket(), entry).await);
+        }
         let outcomes = self.delete_entries(request.bucket(), &deletions.entries).await?;
         Ok(answer::xml(deletions.answer(&outcomes)))
+    }
+
+    /// Each entry is a deletion of its own, and one with a condition a look at the object as well.
+    async fn check_entry(&self, asker: &Asker, bucket: &str, entry: &Entry) -> Result<(), Failure> {
+        let (key, version) = (entry.key.as_bytes(), entry.version.as_deref());
+        self.check(asker, &Need::of_version(DELETE, bucket, key, version)).await?;
+        if !entry.is_unconditional() {
+            self.check(asker, &Need::of_version(GET, bucket, key, version)).await?;
+        }
+        Ok(())
     }
 
     /// One outcome for each entry, in order.
@@ -132,6 +155,17 @@ impl Entry {
             Some(etag) => Condition::Matches(unquoted(etag).to_owned()),
         };
         Ok(Deletion { key: Bytes::copy_from_slice(key.as_bytes()), version, condition })
+    }
+
+    fn is_unconditional(&self) -> bool {
+        self.deletion.as_ref().is_ok_and(|deletion| deletion.condition == Condition::None)
+    }
+
+    /// What may not be done is not looked at any further.
+    fn allow(&mut self, allowed: Result<(), Failure>) {
+        if let Err(failure) = allowed {
+            self.deletion = Err(failure);
+        }
     }
 
     fn name(&self, xml: &mut Writer) {

@@ -65,7 +65,7 @@ impl<M: Mailbox, R: Runtime> Server<M, R> {
     pub(super) async fn get_object(
         &self,
         request: &Request,
-        _authorized: Authorized,
+        authorized: Authorized,
     ) -> Result<Answer<M, R>, Failure> {
         let asked = Asked::of(request)?;
         let (bucket, key, version) = (request.bucket(), request.key(), version_asked(request)?);
@@ -84,6 +84,7 @@ impl<M: Mailbox, R: Runtime> Server<M, R> {
                 (info, Vec::new(), body)
             }
         };
+        authorized.check_tags(bucket, key, request.parameter("versionId"), &info.tags)?;
         let sent = sent.expect("a body was chosen or refused")?;
         let mut answer = asked.head_of_answer(&info, &parts, sent)?;
         if let Some(body) = body {
@@ -97,7 +98,7 @@ impl<M: Mailbox, R: Runtime> Server<M, R> {
     pub(super) async fn head_object(
         &self,
         request: &Request,
-        _authorized: Authorized,
+        authorized: Authorized,
     ) -> Result<Answer<M, R>, Failure> {
         let asked = Asked::of(request)?;
         let (bucket, key, version) = (request.bucket(), request.key(), version_asked(request)?);
@@ -105,6 +106,7 @@ impl<M: Mailbox, R: Runtime> Server<M, R> {
             Some(_) => self.store().head_with_parts(bucket, key, version).await?,
             None => (self.store().head(bucket, key, version).await?, Vec::new()),
         };
+        authorized.check_tags(bucket, key, request.parameter("versionId"), &info.tags)?;
         let sent = asked.select(&info, &parts)?;
         asked.head_of_answer(&info, &parts, sent)
     }
@@ -112,7 +114,7 @@ impl<M: Mailbox, R: Runtime> Server<M, R> {
     pub(super) async fn object_attributes(
         &self,
         request: &Request,
-        _authorized: Authorized,
+        authorized: Authorized,
     ) -> Result<Answer<M, R>, Failure> {
         let wanted = Wanted::of(request)?;
         let (bucket, key, version) = (request.bucket(), request.key(), version_asked(request)?);
@@ -120,6 +122,7 @@ impl<M: Mailbox, R: Runtime> Server<M, R> {
             true => self.store().head_with_parts(bucket, key, version).await?,
             false => (self.store().head(bucket, key, version).await?, Vec::new()),
         };
+        authorized.check_tags(bucket, key, request.parameter("versionId"), &info.tags)?;
         let mut answer = answer::xml(wanted.document(&info, &parts));
         answer::set(&mut answer, LAST_MODIFIED, &date::http(info.modified_ms));
         set_version(&mut answer, info.version);
