@@ -11,6 +11,8 @@
 
 #![expect(clippy::print_stdout, reason = "what was explored is the result of these tests")]
 
+#[path = "model/atlas.rs"]
+mod atlas;
 #[path = "model/canaries.rs"]
 mod canaries;
 #[path = "model/client.rs"]
@@ -23,6 +25,8 @@ mod drive;
 mod explore;
 #[path = "model/message.rs"]
 mod message;
+#[path = "model/plain.rs"]
+mod plain;
 #[path = "model/rules.rs"]
 mod rules;
 #[path = "model/setups.rs"]
@@ -31,23 +35,30 @@ mod setups;
 mod shell;
 #[path = "model/steps.rs"]
 mod steps;
+#[path = "model/trace.rs"]
+mod trace;
 #[path = "model/world.rs"]
 mod world;
 
-use explore::explore;
+use explore::{explore, told_both_ways};
 use rules::Rules;
 
 /// Explores every state of each configuration, in which nothing may be violated.
 fn explore_all(short: Vec<Rules>, long: Vec<Rules>) {
     let is_long = std::env::var("BASALT_MODEL").is_ok_and(|form| form == "long");
+    let only = std::env::var("BASALT_MODEL_ONLY").unwrap_or_default();
     let long = if is_long { long } else { Vec::new() };
     for rules in short.into_iter().chain(long) {
+        let name = format!("D = {}, {}", rules.drives, rules.name);
+        if !name.contains(&only) {
+            continue;
+        }
         let (explored, violation) = explore(&rules);
         if let Some(violation) = violation {
             violation.steps.iter().enumerate().for_each(|(at, step)| println!("  {at}: {step}"));
-            panic!("{}, {} drives: {}", rules.name, rules.drives, violation.what);
+            panic!("{name}: {}", violation.what);
         }
-        println!("D = {}, {}: {explored}", rules.drives, rules.name);
+        println!("{name}: {explored}");
     }
 }
 
@@ -59,6 +70,22 @@ fn races() {
 #[test]
 fn faults() {
     explore_all(setups::faults(), setups::faults_long());
+}
+
+/// What the steps put together and leave out makes no difference that anybody could tell.
+#[test]
+fn reductions() {
+    for rules in setups::small() {
+        let [(by_steps, told), (one_by_one, told_one_by_one)] = told_both_ways(&rules);
+        let (drives, name) = (rules.drives, &rules.name);
+        println!("D = {drives}, {name}: {} tellings", told.len());
+        println!("  by steps: {by_steps}");
+        println!("  by events: {one_by_one}");
+        let missing: Vec<_> = told_one_by_one.difference(&told).collect();
+        let added: Vec<_> = told.difference(&told_one_by_one).collect();
+        assert!(missing.is_empty(), "never came about by steps: {missing:?}");
+        assert!(added.is_empty(), "never came about by events: {added:?}");
+    }
 }
 
 /// Each mistake is noticed in a configuration that is explored without one above.

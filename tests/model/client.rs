@@ -4,18 +4,18 @@
 //! proposer needs no step of its own. What it has sent stays under way.
 
 use std::hash::{Hash, Hasher};
-use std::rc::Rc;
 
 use basalt_engine::record::Record;
 use basalt_engine::request::Reply;
 use basalt_engine::units::{DriveIndex, Epoch, Slot};
 use basalt_net::exchange::{Exchange, Parts, Step};
 use basalt_net::lookup::{self, Lookup};
+use basalt_net::proposer::Ended;
 use basalt_net::quorum::{bit, drives_in};
 use basalt_net::update::{self, Update};
 
 use super::message::hasher;
-use super::rules::Judge;
+use super::rules::{DRIVES_MAX, Judge};
 
 #[derive(Clone)]
 pub(crate) enum Stage {
@@ -57,18 +57,29 @@ pub(crate) enum Replacing {
     Admitting,
 }
 
+/// From when on a read has to find what was decided: from before its first question was answered.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) enum Floor {
+    /// Nobody has answered yet, so it may as well begin later.
+    Open,
+    /// The highest slot that was decided then.
+    At(Option<Slot>),
+}
+
 #[derive(Clone)]
 pub(crate) struct Client {
+    /// Its place among the clients.
+    pub(crate) at: u8,
     pub(crate) stage: Stage,
     pub(crate) epoch: Epoch,
     /// Machines begun: each has its own classic ballots.
     pub(crate) begun: u8,
-    /// The highest slot that was decided when the read began.
-    pub(crate) floor: Option<Slot>,
+    pub(crate) floor: Floor,
     pub(crate) replacing: Replacing,
 }
 
 /// What a machine came to.
+#[derive(Debug)]
 pub(crate) enum Came {
     Lookup(lookup::Outcome),
     Update(update::Outcome),
@@ -79,6 +90,24 @@ pub(crate) enum Came {
     Installed(bool),
     Taught(bool),
     Checked(bool),
+}
+
+impl Came {
+    /// What can be seen of it from outside, whichever drives took part.
+    pub(crate) fn summary(&self) -> Option<String> {
+        let ended = |ended: &Ended| match ended {
+            Ended::OtherMap(map) => format!("OtherMap({})", map.epoch.0),
+            Ended::NewerMapAt(_) => "NewerMapAt".to_owned(),
+            other => format!("{other:?}"),
+        };
+        Some(match self {
+            Self::Lookup(Ok(found)) => format!("{:?}", found.head),
+            Self::Lookup(Err(error)) | Self::Update(update::Outcome::Ended(error)) => ended(error),
+            // Who has written has come to its end, whatever more it waits for.
+            Self::Spread { .. } => return None,
+            other => format!("{other:?}"),
+        })
+    }
 }
 
 /// What a machine is told.
@@ -101,9 +130,9 @@ fn drive_with<E: Exchange>(machine: &mut E, input: Input) -> Step<E::Outcome> {
 }
 
 impl Client {
-    pub(crate) fn new() -> Self {
-        let (floor, replacing) = (None, Replacing::No);
-        Self { stage: Stage::Waiting, epoch: Epoch(1), begun: 0, floor, replacing }
+    pub(crate) fn new(at: usize) -> Self {
+        let (stage, floor, replacing) = (Stage::Waiting, Floor::At(None), Replacing::No);
+        Self { at: at as u8, stage, epoch: Epoch(1), begun: 0, floor, replacing }
     }
 
     pub(crate) fn step(&mut self, input: Input) -> Step<Came> {
@@ -171,30 +200,28 @@ impl Client {
 pub(crate) struct Kept {
     pub(crate) client: Client,
     pub(crate) common: u64,
-    pub(crate) parts: Vec<u64>,
+    pub(crate) parts: [u64; DRIVES_MAX],
 }
 
 impl Kept {
-    pub(crate) fn new(client: Client, drives: usize) -> Rc<Self> {
-        let (common, parts) = Self::hashes(&client, drives);
-        Rc::new(Self { client, common, parts })
-    }
-
-    pub(crate) fn hashes(client: &Client, drives: usize) -> (u64, Vec<u64>) {
+    pub(crate) fn new(client: Client, drives: usize) -> Self {
         let hash = |drive: Option<DriveIndex>| {
             let mut into = hasher();
             client.hash_part(drive, &mut into);
             into.finish()
         };
-        let all = basalt_net::quorum::all_drives(drives);
-        let parts = drives_in(all).map(|drive| hash(Some(drive))).collect();
-        (hash(None), parts)
+        let mut parts = [0; DRIVES_MAX];
+        for drive in drives_in(basalt_net::quorum::all_drives(drives)) {
+            parts[usize::from(drive.0)] = hash(Some(drive));
+        }
+        let common = hash(None);
+        Self { client, common, parts }
     }
 }
 
 impl Parts for Client {
     fn hash_part(&self, drive: Option<DriveIndex>, into: &mut impl Hasher) {
-        let Self { stage, epoch, begun, floor, replacing } = self;
+        let Self { at, stage, epoch, begun, floor, replacing } = self;
         std::mem::discriminant(stage).hash(into);
         match stage {
             Stage::Waiting | Stage::Ended => {}
@@ -210,7 +237,7 @@ impl Parts for Client {
         }
         // What a client that has ended knew makes no difference any more.
         if drive.is_none() && !matches!(stage, Stage::Ended) {
-            (epoch, begun, floor, replacing).hash(into);
+            (at, epoch, begun, floor, replacing).hash(into);
         }
     }
 }

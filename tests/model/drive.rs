@@ -8,7 +8,7 @@
 use basalt_engine::Error;
 use basalt_engine::acceptor::KeyState;
 use basalt_engine::record::{Layout, Record};
-use basalt_engine::request::{Digest, Refusal, Reply, Request, SetMap, SlotDigest, SmallShard};
+use basalt_engine::request::{Digest, Refusal, Reply, Request, SlotDigest, SmallShard};
 use basalt_engine::units::{Ballot, BlockIndex, Epoch, Slot};
 
 use super::rules::{Rules, copy_of, operation};
@@ -52,6 +52,8 @@ pub(crate) enum Fault {
 
 /// Epoch of the map in which a replacement does not vote yet.
 pub(crate) const JOINED: Epoch = Epoch(2);
+/// Epoch of the map in which it votes.
+pub(crate) const ADMITTED: Epoch = Epoch(3);
 
 impl Drive {
     pub(crate) fn new(named: u8) -> Self {
@@ -92,7 +94,7 @@ impl Drive {
         }
     }
 
-    pub(crate) fn answer(&mut self, rules: &Rules, maps: &[SetMap], request: &Request) -> Reply {
+    pub(crate) fn answer(&mut self, rules: &Rules, request: &Request) -> Reply {
         if self.is_candidate() && !matches!(request, Request::InstallMap { .. }) {
             let reason = "the drive has not joined its set";
             return Reply::Failed(Error::Unavailable { reason });
@@ -100,7 +102,8 @@ impl Drive {
         if self.damaged {
             return Reply::Failed(Error::Corrupt { what: "a record", at: BlockIndex(0) });
         }
-        let map = &maps[self.epoch.0 as usize - 1];
+        // Which drive was lost is no matter here: of a map that refuses, the epoch counts.
+        let map = rules.map(None, self.epoch);
         let refuse = |epoch| match rules.mistakes.no_fence {
             true => None,
             false => map.refuse(epoch),
@@ -302,6 +305,18 @@ impl Drive {
             Request::InstallMap { map } => map.epoch <= self.epoch,
             other => unreachable!("the model does not ask {other:?}"),
         }
+    }
+
+    /// Whether it promised the ballot as a voting drive of `epoch`, or knows that the slot is decided.
+    pub(crate) fn promised(&self, slot: Slot, ballot: Ballot, epoch: Epoch) -> bool {
+        let digest = self.state.digest(1, |_| false);
+        let head = digest.slots.first().filter(|state| state.certified);
+        let passed = head.is_some_and(|head| head.slot >= slot);
+        let here = digest.slots.iter().find(|state| state.slot == slot);
+        let promised = here.is_some_and(|state| state.promised >= ballot);
+        // What a lost drive had promised was lost with it.
+        let lost = self.replaced && epoch < JOINED;
+        self.votes_in(epoch) && (passed || promised || lost)
     }
 
     /// I4: what a drive must not take back while its identity lives.

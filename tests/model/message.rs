@@ -1,34 +1,10 @@
-//! What is under way between clients and drives: the product's own requests and replies, shared by the
-//! states that hold them, each with its hash.
+//! What is under way between clients and drives: the product's own requests and replies, how they are
+//! compared, and how a trace shows them.
 
 use std::hash::{BuildHasherDefault, Hash, Hasher};
-use std::rc::Rc;
 
 use ahash::AHasher;
 use basalt_engine::request::{Refusal, Reply, Request};
-
-/// Something with its hash, computed once.
-#[derive(Debug)]
-pub(crate) struct Hashed<T> {
-    pub(crate) hash: u64,
-    pub(crate) value: T,
-}
-
-impl<T> std::ops::Deref for Hashed<T> {
-    type Target = T;
-    fn deref(&self) -> &T {
-        &self.value
-    }
-}
-
-impl<T> Hash for Hashed<T> {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        state.write_u64(self.hash);
-    }
-}
-
-pub(crate) type Message = Rc<Hashed<Request>>;
-pub(crate) type Answer = Rc<Hashed<Reply>>;
 
 /// Keyed by fixed numbers, and never walked through: the same in every run.
 type Fixed = BuildHasherDefault<AHasher>;
@@ -48,8 +24,8 @@ pub(crate) fn hash_of(value: impl Hash) -> u64 {
     hasher.finish()
 }
 
-pub(crate) fn message(request: Request) -> Message {
-    let hash = match &request {
+pub(crate) fn request_hash(request: &Request) -> u64 {
+    match request {
         Request::Digest { key: _, payload } => hash_of((0u8, payload)),
         Request::Prepare { epoch, key: _, slot, ballot, base } => {
             hash_of((1u8, epoch, slot, ballot, base))
@@ -67,12 +43,11 @@ pub(crate) fn message(request: Request) -> Message {
             hash_of((7u8, operation, shard))
         }
         other => unreachable!("the slot protocol does not ask {other:?}"),
-    };
-    Rc::new(Hashed { hash, value: request })
+    }
 }
 
-pub(crate) fn answer(reply: Reply) -> Answer {
-    let hash = match &reply {
+pub(crate) fn answer_hash(reply: &Reply) -> u64 {
+    match reply {
         Reply::Digest(digest) => hash_of((0u8, digest)),
         Reply::Promised { accepted, copy } => hash_of((1u8, accepted, copy)),
         Reply::Accepted { has_shards } => hash_of((2u8, has_shards)),
@@ -84,13 +59,12 @@ pub(crate) fn answer(reply: Reply) -> Answer {
         Reply::Done => hash_of(5u8),
         Reply::Failed(_) => hash_of(6u8),
         other => unreachable!("the slot protocol does not answer {other:?}"),
-    };
-    Rc::new(Hashed { hash, value: reply })
+    }
 }
 
 /// A reply for a machine to have.
-pub(crate) fn given(answer: &Answer) -> Reply {
-    match &answer.value {
+pub(crate) fn given(answer: &Reply) -> Reply {
+    match answer {
         Reply::Digest(digest) => Reply::Digest(digest.clone()),
         Reply::Promised { accepted, copy } => {
             Reply::Promised { accepted: accepted.clone(), copy: copy.clone() }

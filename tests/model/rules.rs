@@ -14,6 +14,10 @@ use bytes::Bytes;
 
 use super::drive::JOINED;
 
+/// Of a configuration.
+pub(crate) const DRIVES_MAX: usize = 6;
+pub(crate) const CLIENTS_MAX: usize = 4;
+
 pub(crate) type Judge = fn(Option<&Head>) -> Wish;
 
 /// One configuration.
@@ -72,18 +76,14 @@ impl Rules {
         voting.fold(0, |mask, (place, _)| mask | 1 << place)
     }
 
-    /// The maps of the set, one epoch after the other, when the drive at `lost` is replaced.
-    pub(crate) fn maps(&self, lost: Option<DriveIndex>) -> Vec<SetMap> {
-        let map = |epoch: Epoch| {
-            let member = |place: usize| {
-                let replaced = lost.is_some_and(|lost| usize::from(lost.0) == place);
-                let drive =
-                    DriveId(place as u128 + if replaced && epoch > Epoch(1) { 100 } else { 0 });
-                Member { drive, voting: !(replaced && epoch == JOINED) }
-            };
-            SetMap { epoch, drives: (0..self.drives).map(member).collect() }
+    /// The map of an epoch: the first, and those by which the drive at `lost` is replaced.
+    pub(crate) fn map(&self, lost: Option<DriveIndex>, epoch: Epoch) -> SetMap {
+        let member = |place: usize| {
+            let replaced = lost.is_some_and(|lost| usize::from(lost.0) == place);
+            let drive = DriveId(place as u128 + if replaced && epoch > Epoch(1) { 100 } else { 0 });
+            Member { drive, voting: !(replaced && epoch == JOINED) }
         };
-        [1, 2, 3].map(|epoch| map(Epoch(epoch))).into()
+        SetMap { epoch, drives: (0..self.drives).map(member).collect() }
     }
 }
 

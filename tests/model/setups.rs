@@ -6,7 +6,7 @@ use basalt_net::quorum::Quorums;
 use super::rules::{Judge, Mistakes, Plan, Rules, always, bare, co_staged, if_absent, if_live};
 
 /// More states than any configuration has.
-const STATES_MAX: usize = 100_000_000;
+const STATES_MAX: usize = 1_000_000_000;
 
 /// Writers and readers, nothing else.
 pub(crate) fn races() -> Vec<Rules> {
@@ -28,7 +28,18 @@ pub(crate) fn races() -> Vec<Rules> {
 }
 
 pub(crate) fn races_long() -> Vec<Rules> {
-    vec![two_writers(2, 4), two_writers(3, 3)]
+    vec![
+        two_writers(2, 4),
+        two_writers(3, 3),
+        one_slot(5, 2),
+        one_slot(6, 2),
+        one_slot_and_reader(5, 1),
+        one_slot_and_reader(6, 1),
+        one_slot_and_reader(5, 2),
+        writers_and_reader(3, 2),
+        writers_and_reader(4, 1),
+        writers_and_reader(4, 2),
+    ]
 }
 
 /// Restarts, damage, and the replacement of a drive; deletions and copies, for which these matter.
@@ -51,12 +62,47 @@ pub(crate) fn faults() -> Vec<Rules> {
 }
 
 pub(crate) fn faults_long() -> Vec<Rules> {
-    vec![replacement(2, 2), replacement(3, 1), replacement_in_a_race(2, 2)]
+    vec![
+        replacement(2, 2),
+        replacement(3, 1),
+        replacement_in_a_race(2, 2),
+        replacement_in_a_race(4, 1),
+        replacement_in_all(1, 2),
+        replacement_in_all(2, 1),
+        replacement_in_all(2, 2),
+        replacement_in_all(3, 1),
+        replacement_in_all(4, 1),
+    ]
+}
+
+/// Those that can be explored event by event as well.
+pub(crate) fn small() -> Vec<Rules> {
+    vec![
+        two_writers(1, 2),
+        two_writers(2, 2),
+        two_writers(3, 1),
+        one_slot(3, 1),
+        copies(2, 2, 2),
+        writers_and_reader(1, 2),
+        writers_and_reader(2, 1),
+        writer_and_reader(2, 2),
+        writer_and_reader(3, 1),
+        looking_writers(2, 1),
+        deletion(2, 2),
+        damage(2, 2),
+        promises(2, 2),
+        replacement(1, 2),
+        replaced_under_a_writer(2, 2),
+        replacement_in_a_race(2, 1),
+    ]
 }
 
 fn setup(name: &str, drives: usize, ballots: u8, clients: Vec<Plan>) -> Rules {
     Rules {
-        name: format!("{name}, {ballots} classic ballots"),
+        name: match ballots {
+            1 => format!("{name}, 1 classic ballot"),
+            _ => format!("{name}, {ballots} classic ballots"),
+        },
         drives,
         clients,
         before: None,
@@ -90,6 +136,12 @@ pub(crate) fn writers_and_reader(drives: usize, ballots: u8) -> Rules {
 pub(crate) fn one_slot(drives: usize, ballots: u8) -> Rules {
     let clients = vec![write(1, if_absent), write(2, if_absent)];
     setup("one slot, two writers", drives, ballots, clients)
+}
+
+/// Two PUTs of a key that must not exist, and a GET.
+pub(crate) fn one_slot_and_reader(drives: usize, ballots: u8) -> Rules {
+    let clients = vec![write(1, if_absent), write(2, if_absent), Plan::Read];
+    setup("one slot, two writers and a reader", drives, ballots, clients)
 }
 
 /// A PUT and a GET.
@@ -147,6 +199,12 @@ pub(crate) fn replaced_under_a_writer(drives: usize, ballots: u8) -> Rules {
 pub(crate) fn replacement_in_a_race(drives: usize, ballots: u8) -> Rules {
     let clients = vec![write(1, always), write(2, always), Plan::Replace];
     setup("two writers, a replaced drive", drives, ballots, clients)
+}
+
+/// Two PUTs and a GET while a drive is lost, replaced, filled and admitted.
+pub(crate) fn replacement_in_all(drives: usize, ballots: u8) -> Rules {
+    let clients = vec![write(1, always), write(2, always), Plan::Read, Plan::Replace];
+    setup("two writers, a reader, a replaced drive", drives, ballots, clients)
 }
 
 /// Two PUTs of a key that must not exist, whose `copies` copies travel with their records.
