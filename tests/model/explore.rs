@@ -84,6 +84,13 @@ fn explore_by(
             continue;
         };
         explored.states += 1;
+        if explored.states.is_multiple_of(20_000_000) {
+            let (states, depth) = (explored.states, levels.len());
+            println!(
+                "  {states} states so far, {:.0} s, depth {depth}",
+                started.elapsed().as_secs_f64()
+            );
+        }
         explored.depth = explored.depth.max(levels.len());
         assert!(explored.states <= rules.states_max, "{}: more states than allowed", rules.name);
         path.push(world);

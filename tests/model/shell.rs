@@ -95,13 +95,25 @@ impl Steps<'_> {
             });
             return self.act(world, at, went, trace);
         }
-        // Who reads asks R drives first, whichever they are.
+        // Who reads asks R drives first, whichever they are, and the others soon after.
         let read = atlas.rules.quorums.read as u32;
-        let choices = 1..=all_drives(atlas.rules.drives);
-        for first in choices.filter(|first| first.count_ones() == read) {
+        let choices =
+            (1..=all_drives(atlas.rules.drives)).filter(|first| first.count_ones() == read);
+        for first in choices.take(if self.plain { usize::MAX } else { 1 }) {
             let went = atlas.begin(from, ("read", world.lost, first), |mut client| {
                 let ground = atlas.ground(&world, &mut client);
-                started(client, Stage::Looking(Lookup::of_head(ground, key(), first, 0)))
+                let lookup = Lookup::of_head(ground, key(), first, 0);
+                let (mut client, step) = started(client, Stage::Looking(lookup));
+                match (self.plain, step) {
+                    (false, Step::SendSome(mut requests)) => {
+                        let Step::SendMore(others) = client.step(Input::Deadline) else {
+                            unreachable!("the others are asked")
+                        };
+                        requests.extend(others);
+                        (client, Step::Send(requests))
+                    }
+                    (_, step) => (client, step),
+                }
             });
             self.act(world, at, went, trace.clone());
         }

@@ -19,6 +19,8 @@
 //! - Nobody can tell when a read began, but from its first answer: it had begun before that, and what was
 //!   decided by then it has to find. The later it begins the more that is, so every read begins with the
 //!   run, and its floor is what was decided when the first drive answered.
+//! - Who reads asks R drives first, and the others when these are late; being late is nobody's choice. So
+//!   it asks all of them at once: it goes by the first R answers all the same, whichever they are.
 //! - Who has written sends its certificates at once. They may be as late as those that are sent only
 //!   after more answers were waited for, or be lost.
 //!
