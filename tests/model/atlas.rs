@@ -23,7 +23,7 @@ pub(crate) type Number = u32;
 
 struct Table<T> {
     numbers: RefCell<Known<u64, Number>>,
-    things: RefCell<Vec<Rc<T>>>,
+    things: RefCell<Vec<(u64, Rc<T>)>>,
 }
 
 /// A drive, and what is asked about it often.
@@ -80,17 +80,21 @@ impl<T> Table<T> {
     fn number(&self, hash: u64, thing: impl FnOnce() -> T) -> Number {
         *self.numbers.borrow_mut().entry(hash).or_insert_with(|| {
             let mut things = self.things.borrow_mut();
-            things.push(Rc::new(thing()));
+            things.push((hash, Rc::new(thing())));
             things.len() as Number - 1
         })
     }
 
     fn thing(&self, number: Number) -> Rc<T> {
-        self.things.borrow()[number as usize].clone()
+        self.things.borrow()[number as usize].1.clone()
+    }
+
+    fn hash(&self, number: Number) -> u64 {
+        self.things.borrow()[number as usize].0
     }
 
     fn with<R>(&self, number: Number, ask: impl FnOnce(&T) -> R) -> R {
-        ask(&self.things.borrow()[number as usize])
+        ask(&self.things.borrow()[number as usize].1)
     }
 }
 
@@ -163,7 +167,8 @@ impl<'a> Atlas<'a> {
     }
 
     pub(crate) fn stale(&self, mut requests: Vec<Number>) -> Number {
-        requests.sort_unstable();
+        // Not by number: what happens first in a walk must not depend on what was met before it.
+        requests.sort_unstable_by_key(|request| self.requests.hash(*request));
         // Handling the very same twice is as good as once.
         requests.dedup();
         self.stale.number(hash_of(&requests), || requests)

@@ -180,6 +180,7 @@ impl Drive {
             }
             Request::InstallMap { map } => {
                 self.epoch = self.epoch.max(map.epoch);
+                self.vote_with_what_is_held();
                 Reply::Done
             }
             other => unreachable!("the model does not ask {other:?}"),
@@ -252,6 +253,23 @@ impl Drive {
         if now.slots.iter().any(here) && !self.votes.contains(&vote) {
             self.votes.push(vote);
             self.votes.sort_unstable();
+        }
+    }
+
+    /// A drive that votes from now on does so with what it accepted at ballot 0 while it was blank, and
+    /// holds still: its digests show that to whoever counts to F (docs/protocol.md, "Membership").
+    fn vote_with_what_is_held(&mut self) {
+        if !self.votes_in(self.epoch) {
+            return;
+        }
+        let now = self.state.digest(1, |_| false);
+        for vote in self.votes.iter_mut().filter(|vote| vote.epoch == JOINED) {
+            let held = |state: &SlotDigest| {
+                let record = state.accepted.as_ref();
+                let here = record.map(|(ballot, record)| (*ballot, operation(record)));
+                state.slot == vote.slot && here == Some((vote.ballot, vote.operation))
+            };
+            vote.voting |= now.slots.iter().any(held);
         }
     }
 

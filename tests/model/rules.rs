@@ -32,6 +32,8 @@ pub(crate) struct Rules {
     pub(crate) records: Vec<Record>,
     /// Classic ballots that are begun, by all clients together.
     pub(crate) ballots: u8,
+    /// Draws the numbers that tell proposers apart; without it they ascend with the clients.
+    pub(crate) order: Option<u64>,
     pub(crate) restarts: u8,
     pub(crate) damages: u8,
     /// What clients take for the quorums.

@@ -2,8 +2,10 @@
 
 use basalt_engine::record::Kind;
 use basalt_net::quorum::Quorums;
+use basalt_net::update::Wish;
 
 use super::rules::{Judge, Mistakes, Plan, Rules, always, bare, co_staged, if_absent, if_live};
+use super::walk::Draw;
 
 /// More states than any configuration has.
 const STATES_MAX: usize = 1_000_000_000;
@@ -97,6 +99,36 @@ pub(crate) fn small() -> Vec<Rules> {
     ]
 }
 
+/// All kinds of clients and faults together; a draw says how many of each.
+pub(crate) fn everything(draw: &mut Draw, order: u64) -> Rules {
+    let drives = draw.one_of(&[2, 3, 3, 3, 4, 4, 5, 6]);
+    let ballots = draw.one_of(&[1, 2, 2, 3, 4]);
+    let writer = |operation: u8, draw: &mut Draw| {
+        let judge = draw.one_of(&[always, always, if_absent, if_live]);
+        Plan::Write { operation, judge, looks: draw.below(3) == 0 }
+    };
+    let clients = vec![writer(1, draw), writer(2, draw), Plan::Read, Plan::Replace];
+    let mut rules = setup("two writers, a reader, a replaced drive", drives, ballots, clients);
+    rules.before = draw.one_of(&[None, Some(0)]);
+    rules.restarts = draw.one_of(&[0, 1, 2]);
+    rules.damages = draw.one_of(&[0, 0, 1]);
+    let copies = draw.one_of(&[0, 0, 1, 2, 3]).min(drives as u8);
+    rules.records = (0..3)
+        .map(|operation| match rules.clients.get(usize::from(operation).wrapping_sub(1)) {
+            // Who writes only where something is live deletes it.
+            Some(Plan::Write { judge, .. }) if judge(None) == Wish::Nothing => {
+                bare(operation, Kind::Tombstone)
+            }
+            _ if copies > 0 => co_staged(operation, copies),
+            _ => bare(operation, Kind::Data),
+        })
+        .collect();
+    rules.order = Some(order);
+    let (restarts, damages) = (rules.restarts, rules.damages);
+    rules.name += &format!(", {restarts} restarts, {damages} damaged drives, {copies} copies");
+    rules
+}
+
 fn setup(name: &str, drives: usize, ballots: u8, clients: Vec<Plan>) -> Rules {
     Rules {
         name: match ballots {
@@ -108,6 +140,7 @@ fn setup(name: &str, drives: usize, ballots: u8, clients: Vec<Plan>) -> Rules {
         before: None,
         records: (0..3).map(|operation| bare(operation, Kind::Data)).collect(),
         ballots,
+        order: None,
         restarts: 0,
         damages: 0,
         quorums: Quorums::of(drives),

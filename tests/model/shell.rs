@@ -16,6 +16,7 @@ use basalt_net::update::{Outcome, Update};
 use super::atlas::{Atlas, Move};
 use super::client::{Came, Client, Floor, Input, Replacing, Stage};
 use super::drive::ADMITTED;
+use super::message::hash_of;
 use super::rules::{Plan, copy_of, key, operation};
 use super::steps::Steps;
 use super::trace::{Did, Trace};
@@ -32,7 +33,10 @@ impl Atlas<'_> {
             quorums: self.rules.quorums,
             voting: self.rules.voting(&map),
             epoch: client.epoch,
-            proposer: (u64::from(client.at) + 1) * 16 + u64::from(client.begun),
+            proposer: match self.rules.order {
+                Some(order) => hash_of((order, client.at, client.begun)),
+                None => (u64::from(client.at) + 1) * 16 + u64::from(client.begun),
+            },
         }
     }
 }
