@@ -10,7 +10,9 @@
 //!   earlier (`delivery`). What is never acted on is never handled; loss needs no step of its own, nor
 //!   does the end of a proposer.
 //! - One who acts on acceptances without being sent answers is the model itself: a value is decided
-//!   whether or not anybody has heard of it. [`Steps::decide_silently`] has these happen.
+//!   whether or not anybody has heard of it. [`Steps::decide_silently`] has these happen, and judges them.
+//!   They are kept only as long as a read may begin, which then has to find the value: to all others it
+//!   makes no difference, and the acceptances may as well be handled later.
 //! - A pause before the next ballot is no step: its requests may stay under way for as long.
 //! - A client that comes to its end and sends nothing any more leaves the others what they would have if
 //!   it had stopped before: its requests stay under way, and their answers are heard by nobody. What it
@@ -42,8 +44,13 @@ use super::rules::{DRIVES_MAX, Plan, operation};
 use super::trace::{Did, Trace};
 use super::world::{Decided, Sent, World};
 
-/// What can be seen of runs from outside: what each client came to, and what was decided by then.
-pub(crate) type Told = BTreeSet<(Decided, usize, String)>;
+/// What can be seen of runs from outside.
+#[derive(Default, PartialEq, Eq, Debug)]
+pub(crate) struct Told {
+    /// What each client came to.
+    pub(crate) came: BTreeSet<(usize, String)>,
+    pub(crate) decided: BTreeSet<Decided>,
+}
 
 pub(crate) struct Steps<'a> {
     pub(crate) atlas: &'a Atlas<'a>,
@@ -273,7 +280,7 @@ impl<'a> Steps<'a> {
                 if let Some(told) = &mut self.told
                     && let Some(summary) = came.summary()
                 {
-                    told.insert((world.decided, at, summary));
+                    told.came.insert((at, summary));
                 }
                 self.came(world, at, went, came, trace);
             }
@@ -344,6 +351,9 @@ impl<'a> Steps<'a> {
             true => world.exact(self.atlas),
             false => world.canonical(self.atlas),
         };
+        if let Some(told) = &mut self.told {
+            told.decided.insert(world.decided);
+        }
         if self.forgetful || self.seen.insert(hash) || world.violation.is_some() {
             self.follow.push((trace, world));
         }
@@ -418,8 +428,15 @@ impl<'a> Steps<'a> {
                 }
                 trace.at(drive, &outcome.first, outcome.own.map(|own| self.atlas.answered(own)));
                 world.note_decisions(self.atlas);
-                if world.decided.in_slot(ballot.0) == Some(ballot.2) || world.violation.is_some() {
+                if world.violation.is_some() {
                     self.found(trace, world);
+                } else if world.decided.in_slot(ballot.0) == Some(ballot.2) {
+                    if let Some(told) = &mut self.told {
+                        told.decided.insert(world.decided);
+                    }
+                    if world.may_begin_to_read(self.atlas) {
+                        self.found(trace, world);
+                    }
                 } else if silent.seen.insert(world.canonical(self.atlas)) {
                     self.accept_silently(silent, &world, taken | 1 << drive, &trace);
                 }

@@ -9,6 +9,7 @@ use basalt_engine::request::Request;
 use basalt_engine::units::{Ballot, DriveIndex, Epoch, Slot};
 
 use super::atlas::{Atlas, Number};
+use super::client::Floor;
 use super::delivery::{Event, Outcome};
 use super::drive::{Drive, Fault, Vote};
 use super::message::hash_of;
@@ -202,6 +203,14 @@ impl World {
     pub(crate) fn was_answered(&mut self, atlas: &Atlas<'_>, client: usize) {
         let decided = self.decided.last().map(|(slot, _)| slot);
         self.clients[client] = atlas.since(self.clients[client], decided);
+    }
+
+    /// Whether there is a read of which nobody can tell yet when it began.
+    pub(crate) fn may_begin_to_read(&self, atlas: &Atlas<'_>) -> bool {
+        let open = |client: usize| {
+            atlas.with_kept(self.clients[client], |kept| kept.client.floor == Floor::Open)
+        };
+        self.clients().any(open)
     }
 
     /// Takes note of what the drives have decided by now; judges it.
