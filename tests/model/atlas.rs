@@ -14,7 +14,7 @@ use basalt_net::exchange::Step;
 
 use super::client::{Came, Client, Floor, Input, Kept};
 use super::delivery::{Event, Outcome, search};
-use super::drive::Drive;
+use super::drive::{Acceptance, Drive, acceptance};
 use super::message::{Known, answer_hash, given, hash_of, request_hash};
 use super::rules::{Rules, operation};
 use super::world::Decided;
@@ -68,6 +68,7 @@ pub(crate) struct Atlas<'a> {
     abandoned: RefCell<Known<(Number, Number), Number>>,
     since: RefCell<Known<(Number, Option<Slot>), Number>>,
     without_votes: RefCell<Known<(Number, Decided), Number>>,
+    without_vote: RefCell<Known<(Number, Acceptance), Number>>,
 }
 
 impl<T> Default for Table<T> {
@@ -130,6 +131,7 @@ impl<'a> Atlas<'a> {
             abandoned: RefCell::default(),
             since: RefCell::default(),
             without_votes: RefCell::default(),
+            without_vote: RefCell::default(),
         };
         atlas.stale(Vec::new());
         atlas
@@ -325,6 +327,19 @@ impl<'a> Atlas<'a> {
             drive.votes.retain(|vote| decided.in_slot(vote.slot) != Some(vote.operation));
             self.place(drive)
         })
+    }
+
+    pub(crate) fn without_vote(&self, place: Number, acceptance: Acceptance) -> Number {
+        once(&self.without_vote, (place, acceptance), || {
+            let mut drive = self.drive(place).drive.clone();
+            drive.votes.retain(|vote| vote.acceptance() != acceptance);
+            self.place(drive)
+        })
+    }
+
+    /// What is accepted where the request is one to accept, and not refused.
+    pub(crate) fn acceptance(&self, request: Number) -> Option<Acceptance> {
+        self.requests.with(request, acceptance)
     }
 
     pub(crate) fn map(&self, lost: Option<DriveIndex>, epoch: Epoch) -> SetMap {

@@ -24,6 +24,23 @@ pub(crate) struct Vote {
     pub(crate) voting: bool,
 }
 
+/// Slot, ballot, operation.
+pub(crate) type Acceptance = (Slot, Ballot, u8);
+
+impl Vote {
+    pub(crate) fn acceptance(&self) -> Acceptance {
+        (self.slot, self.ballot, self.operation)
+    }
+}
+
+/// What is accepted where a request to accept is not refused.
+pub(crate) fn acceptance(request: &Request) -> Option<Acceptance> {
+    match request {
+        Request::Accept { slot, ballot, record, .. } => Some((*slot, *ballot, operation(record))),
+        _ => None,
+    }
+}
+
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Drive {
     /// The operations whose records name this place for a shard, one bit each.

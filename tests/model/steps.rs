@@ -33,14 +33,14 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use basalt_engine::request::Request;
-use basalt_engine::units::{Ballot, DriveIndex, Slot};
+use basalt_engine::units::DriveIndex;
 
 use super::atlas::{Atlas, Move, Number, What};
 use super::client::{Client, Input, Stage};
 use super::delivery::Event;
-use super::drive::Fault;
+use super::drive::{Acceptance, Fault};
 use super::message::{Seen, hash_of};
-use super::rules::{DRIVES_MAX, Plan, operation};
+use super::rules::{DRIVES_MAX, Plan};
 use super::trace::{Did, Trace};
 use super::world::{Decided, Sent, World};
 
@@ -346,6 +346,9 @@ impl<'a> Steps<'a> {
     /// Takes note of a state that follows.
     pub(crate) fn found(&mut self, trace: Trace, mut world: World) {
         world.posted = false;
+        if !self.plain {
+            world.forget_vain_votes(self.atlas);
+        }
         self.transitions += 1;
         let hash = match self.plain {
             true => world.exact(self.atlas),
@@ -362,7 +365,7 @@ impl<'a> Steps<'a> {
     /// Values that are decided without anybody hearing of it: the acceptances that are missing are
     /// handled, no more of them than it takes.
     fn decide_silently(&mut self, world: &World, signatures: &[u64]) {
-        let mut accepts: Vec<(usize, Event, BallotOf)> = Vec::new();
+        let mut accepts: Vec<(usize, Event, Acceptance)> = Vec::new();
         for drive in world.drives() {
             let at = &world.drives[drive];
             let asked = world.clients().filter_map(|client| match at.sent[client] {
@@ -372,7 +375,7 @@ impl<'a> Steps<'a> {
             let stale = self.atlas.under_way(at.stale);
             let stale = stale.iter().map(|&request| Event::Stale { request });
             accepts.extend(asked.chain(stale).filter_map(|event| {
-                Some((drive, event, ballot_of(&self.atlas.requested(event.request()?))?))
+                Some((drive, event, self.atlas.acceptance(event.request()?)?))
             }));
         }
         let mut ballots = Vec::new();
@@ -382,7 +385,7 @@ impl<'a> Steps<'a> {
             }
         }
         for ballot in ballots {
-            let of = |(drive, event, other): &(usize, Event, BallotOf)| {
+            let of = |(drive, event, other): &(usize, Event, Acceptance)| {
                 (*other == ballot).then_some((*drive, *event))
             };
             let open: Vec<(usize, Event)> = accepts.iter().filter_map(of).collect();
@@ -449,15 +452,6 @@ impl<'a> Steps<'a> {
 struct Silent<'w> {
     open: &'w [(usize, Event)],
     signatures: &'w [u64],
-    ballot: BallotOf,
+    ballot: Acceptance,
     seen: Seen,
-}
-
-type BallotOf = (Slot, Ballot, u8);
-
-fn ballot_of(request: &Request) -> Option<BallotOf> {
-    match request {
-        Request::Accept { slot, ballot, record, .. } => Some((*slot, *ballot, operation(record))),
-        _ => None,
-    }
 }

@@ -8,10 +8,10 @@
 use basalt_engine::request::Request;
 use basalt_engine::units::{Ballot, DriveIndex, Epoch, Slot};
 
-use super::atlas::{Atlas, Number};
+use super::atlas::{Atlas, Number, Place};
 use super::client::Floor;
 use super::delivery::{Event, Outcome};
-use super::drive::{Drive, Fault, Vote};
+use super::drive::{Acceptance, Drive, Fault, Vote};
 use super::message::hash_of;
 use super::rules::{CLIENTS_MAX, DRIVES_MAX};
 
@@ -264,6 +264,41 @@ impl World {
                 self.drives[drive].place = atlas.without_votes(place, decided);
             }
         }
+    }
+
+    /// What was accepted at a ballot that can decide nothing any more says nothing either: its request
+    /// went to all who will ever have it, and too few have accepted it, or may yet.
+    pub(crate) fn forget_vain_votes(&mut self, atlas: &Atlas<'_>) {
+        for drive in self.drives() {
+            let place = self.drives[drive].place;
+            if atlas.at(place, |place| place.drive.votes.is_empty()) {
+                continue;
+            }
+            for vote in &atlas.drive(place).drive.votes {
+                if !self.may_be_decided(atlas, vote.acceptance()) {
+                    let place = self.drives[drive].place;
+                    self.drives[drive].place = atlas.without_vote(place, vote.acceptance());
+                }
+            }
+        }
+    }
+
+    fn may_be_decided(&self, atlas: &Atlas<'_>, acceptance: Acceptance) -> bool {
+        let (_, ballot, _) = acceptance;
+        let quorums = atlas.rules.deciding;
+        let needed = if ballot.is_fast() { quorums.fast } else { quorums.accept };
+        let may = |drive: usize| {
+            let At { place, stale, sent } = &self.drives[drive];
+            let accepts = |place: &Place| {
+                place.drive.votes.iter().any(|vote| vote.acceptance() == acceptance)
+            };
+            let is_same = |request: Number| atlas.acceptance(request) == Some(acceptance);
+            let asked = |sent: &Sent| matches!(sent, Sent::Asked(request) if is_same(*request));
+            atlas.at(*place, accepts)
+                || sent.iter().any(asked)
+                || atlas.under_way(*stale).iter().any(|request| is_same(*request))
+        };
+        self.drives().filter(|drive| may(*drive)).count() >= needed
     }
 
     fn decide(&mut self, slot: Slot, operation: u8, nowhere: bool) {
