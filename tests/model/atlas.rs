@@ -139,7 +139,7 @@ impl<'a> Atlas<'a> {
 
     pub(crate) fn place(&self, drive: Drive) -> Number {
         self.places.number(hash_of(&drive), || {
-            let forgetful = drive.durable != drive.state;
+            let forgetful = drive.durable != drive.state || !drive.superseded.is_empty();
             Place { drive, forgetful }
         })
     }

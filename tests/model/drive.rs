@@ -9,9 +9,10 @@ use basalt_engine::Error;
 use basalt_engine::acceptor::KeyState;
 use basalt_engine::record::{Layout, Record};
 use basalt_engine::request::{Digest, Refusal, Reply, Request, SlotDigest, SmallShard};
+use basalt_engine::superseded::{self, Superseded};
 use basalt_engine::units::{Ballot, BlockIndex, Epoch, Slot};
 
-use super::rules::{Rules, copy_of, operation};
+use super::rules::{Rules, copy_of, key, operation};
 
 /// An acceptance that was durable once.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -48,6 +49,8 @@ pub(crate) struct Drive {
     pub(crate) state: KeyState,
     /// The state after a restart.
     pub(crate) durable: KeyState,
+    /// Winners of slots that were superseded; a restart forgets them.
+    pub(crate) superseded: Superseded,
     pub(crate) epoch: Epoch,
     /// This is the replacement of a drive that was lost.
     pub(crate) replaced: bool,
@@ -78,6 +81,7 @@ impl Drive {
             named,
             state: KeyState::default(),
             durable: KeyState::default(),
+            superseded: Superseded::default(),
             epoch: Epoch(1),
             replaced: false,
             shards: 0,
@@ -98,7 +102,10 @@ impl Drive {
 
     pub(crate) fn suffer(&mut self, rules: &Rules, fault: Fault) {
         match fault {
-            Fault::Restart => self.state = self.durable.clone(),
+            Fault::Restart => {
+                self.state = self.durable.clone();
+                self.superseded = Superseded::default();
+            }
             Fault::Damage if rules.mistakes.damage_is_absence => {
                 self.state = KeyState::default();
                 self.durable = KeyState::default();
@@ -154,12 +161,13 @@ impl Drive {
                         let copy = accepted.as_ref().and_then(|(_, record)| self.copy(record));
                         Reply::Promised { accepted, copy }
                     }
-                    Err(refusal) => self.refused(refusal),
+                    Err(refusal) => self.refused(self.naming_the_winner(refusal, *slot)),
                 }
             }
             Request::Accept { epoch, slot, ballot, base, record, copy, .. } => {
                 let accept = |state: &mut KeyState| state.accept(*slot, *ballot, *base, record);
                 let accepted = self.step(refuse(*epoch), accept);
+                let accepted = accepted.map_err(|refusal| self.naming_the_winner(refusal, *slot));
                 if accepted.is_ok() {
                     self.note_vote(*slot, *ballot, record, *epoch);
                     self.take_copy(record, copy.as_ref());
@@ -177,7 +185,9 @@ impl Drive {
                 self.accepted(learned, record)
             }
             Request::Certify { certificate, settled, .. } => {
+                let before = superseded::before(&self.state);
                 self.state.certify(*certificate, *settled);
+                self.superseded.note(&key(), before, Some(&self.state));
                 if rules.restarts == 0 {
                     // Nothing will ever ask for the difference.
                     self.durable = self.state.clone();
@@ -218,8 +228,13 @@ impl Drive {
         let result = change(&mut self.state);
         if self.state != before {
             self.durable = self.state.clone();
+            self.superseded.note(&key(), superseded::before(&before), Some(&self.state));
         }
         result
+    }
+
+    fn naming_the_winner(&self, refusal: Refusal, slot: Slot) -> Refusal {
+        self.superseded.name_winner(refusal, &key(), slot)
     }
 
     fn refused(&self, refusal: Refusal) -> Reply {
