@@ -23,6 +23,8 @@ mod delivery;
 mod drive;
 #[path = "model/explore.rs"]
 mod explore;
+#[path = "model/losing.rs"]
+mod losing;
 #[path = "model/message.rs"]
 mod message;
 #[path = "model/plain.rs"]

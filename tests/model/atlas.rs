@@ -246,7 +246,7 @@ impl<'a> Atlas<'a> {
 
     fn step(&self, client: Number, input: Input) -> Move {
         let mut client = self.kept(client).client.clone();
-        let step = client.step(input);
+        let step = client.step(self.rules, input);
         self.went(client, step)
     }
 

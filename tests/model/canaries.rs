@@ -68,6 +68,11 @@ pub(crate) fn all() -> Vec<Canary> {
             Mistakes { recovery_without_payload: true, ..none },
         ),
         canary(
+            "a drive that is silent counts as one without shards",
+            setups::losses(3, 2, 2),
+            Mistakes { silence_is_loss: true, ..none },
+        ),
+        canary(
             "accepted records taken for certified ones",
             setups::writer_and_reader(3, 2),
             Mistakes { accepted_taken_for_certified: true, ..none },

@@ -10,12 +10,14 @@ use basalt_engine::request::Reply;
 use basalt_engine::units::{DriveIndex, Epoch, Slot};
 use basalt_net::exchange::{Exchange, Parts, Step};
 use basalt_net::lookup::{self, Lookup};
-use basalt_net::proposer::Ended;
-use basalt_net::quorum::{bit, drives_in};
+use basalt_net::loss::{Census, Newest, Suspicion};
+use basalt_net::proposer::{self, Ended, Proposal};
+use basalt_net::quorum::{all_drives, bit, drives_in};
+use basalt_net::reader::Reading;
 use basalt_net::update::{self, Update};
 
 use super::message::hasher;
-use super::rules::{DRIVES_MAX, Judge};
+use super::rules::{DRIVES_MAX, Judge, Rules};
 
 #[derive(Clone)]
 pub(crate) enum Stage {
@@ -40,6 +42,18 @@ pub(crate) enum Stage {
     Checking {
         slot: Slot,
     },
+    /// What is the newest record? All drives are asked.
+    Surveying(Reading),
+    /// How many of its shards are left?
+    Counting {
+        newest: Newest,
+        census: Census,
+    },
+    /// Has a record decided whose payload is gone.
+    Deciding {
+        newest: Newest,
+        proposal: Box<Proposal>,
+    },
     Ended,
 }
 
@@ -51,6 +65,10 @@ pub(crate) enum Replacing {
     Joining,
     /// The head is looked up, and taught.
     Filling,
+    /// The map is decided once more, because a payload seems to be lost.
+    Renewing,
+    /// A record is decided that says so.
+    Declaring,
     /// The head is looked up again, and the replacement has to have it.
     Comparing,
     /// The map in which it votes is being installed.
@@ -76,6 +94,8 @@ pub(crate) struct Client {
     pub(crate) begun: u8,
     pub(crate) floor: Floor,
     pub(crate) replacing: Replacing,
+    /// What seems to be lost.
+    pub(crate) suspicion: Option<Suspicion>,
 }
 
 /// What a machine came to.
@@ -90,6 +110,11 @@ pub(crate) enum Came {
     Installed(bool),
     Taught(bool),
     Checked(bool),
+    /// The newest record, where all drives told theirs.
+    Surveyed(Option<Newest>),
+    /// Whether too few of its shards are left, where all drives told theirs.
+    Counted(Newest, Option<bool>),
+    Decided(Newest, proposer::Outcome),
 }
 
 impl Came {
@@ -132,10 +157,13 @@ fn drive_with<E: Exchange>(machine: &mut E, input: Input) -> Step<E::Outcome> {
 impl Client {
     pub(crate) fn new(at: usize) -> Self {
         let (stage, floor, replacing) = (Stage::Waiting, Floor::At(None), Replacing::No);
-        Self { at: at as u8, stage, epoch: Epoch(1), begun: 0, floor, replacing }
+        let suspicion = None;
+        Self { at: at as u8, stage, epoch: Epoch(1), begun: 0, floor, replacing, suspicion }
     }
 
-    pub(crate) fn step(&mut self, input: Input) -> Step<Came> {
+    pub(crate) fn step(&mut self, rules: &Rules, input: Input) -> Step<Came> {
+        let (members, epoch) = (all_drives(rules.drives), self.epoch);
+        let silence_is_loss = rules.mistakes.silence_is_loss;
         match &mut self.stage {
             Stage::Looking(lookup) => {
                 drive_with(lookup, input).or_else(|outcome| Step::Done(Came::Lookup(outcome)))
@@ -178,6 +206,36 @@ impl Client {
                 });
                 Step::Done(Came::Checked(has))
             }
+            Stage::Surveying(reading) => match input {
+                Input::Reply(drive, Reply::Digest(digest)) => {
+                    reading.add(drive, digest);
+                    match reading.answered() == members {
+                        true => Step::Done(Came::Surveyed(Newest::of(reading, members, epoch))),
+                        false => Step::Wait,
+                    }
+                }
+                Input::Deadline => {
+                    let heard = if silence_is_loss { reading.answered() } else { members };
+                    Step::Done(Came::Surveyed(Newest::of(reading, heard, epoch)))
+                }
+                _ => Step::Done(Came::Surveyed(None)),
+            },
+            Stage::Counting { newest, census } => {
+                let heard = match input {
+                    Input::Reply(drive, Reply::Holds(holds)) => {
+                        census.take(drive, &holds);
+                        if census.answered() != members {
+                            return Step::Wait;
+                        }
+                        members
+                    }
+                    Input::Deadline if silence_is_loss => census.answered(),
+                    _ => members,
+                };
+                Step::Done(Came::Counted(newest.clone(), census.too_few(heard)))
+            }
+            Stage::Deciding { newest, proposal } => drive_with(&mut **proposal, input)
+                .or_else(|outcome| Step::Done(Came::Decided(newest.clone(), outcome))),
             Stage::Waiting | Stage::Ended => unreachable!("it does nothing"),
         }
     }
@@ -191,6 +249,9 @@ impl Client {
             Stage::Installing { .. } => "installs a map",
             Stage::Teaching { .. } => "teaches the replacement",
             Stage::Checking { .. } => "checks the replacement",
+            Stage::Surveying(_) => "surveys the drives",
+            Stage::Counting { .. } => "counts shards",
+            Stage::Deciding { .. } => "decides what lost its payload",
             Stage::Ended => "has ended",
         }
     }
@@ -211,7 +272,7 @@ impl Kept {
             into.finish()
         };
         let mut parts = [0; DRIVES_MAX];
-        for drive in drives_in(basalt_net::quorum::all_drives(drives)) {
+        for drive in drives_in(all_drives(drives)) {
             parts[usize::from(drive.0)] = hash(Some(drive));
         }
         let common = hash(None);
@@ -221,7 +282,7 @@ impl Kept {
 
 impl Parts for Client {
     fn hash_part(&self, drive: Option<DriveIndex>, into: &mut impl Hasher) {
-        let Self { at, stage, epoch, begun, floor, replacing } = self;
+        let Self { at, stage, epoch, begun, floor, replacing, suspicion } = self;
         std::mem::discriminant(stage).hash(into);
         match stage {
             Stage::Waiting | Stage::Ended => {}
@@ -234,10 +295,19 @@ impl Parts for Client {
             },
             Stage::Teaching { slot, record } => (slot, record).hash(into),
             Stage::Checking { slot } => slot.hash(into),
+            Stage::Surveying(reading) => reading.hash_part(drive, into),
+            Stage::Counting { newest, census } => {
+                newest.hash(into);
+                census.hash_part(drive, into);
+            }
+            Stage::Deciding { newest, proposal } => {
+                newest.hash(into);
+                proposal.hash_part(drive, into);
+            }
         }
         // What a client that has ended knew makes no difference any more.
         if drive.is_none() && !matches!(stage, Stage::Ended) {
-            (at, epoch, begun, floor, replacing).hash(into);
+            (at, epoch, begun, floor, replacing, suspicion).hash(into);
         }
     }
 }

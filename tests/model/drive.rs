@@ -10,7 +10,7 @@ use basalt_engine::acceptor::KeyState;
 use basalt_engine::record::{Layout, Record};
 use basalt_engine::request::{Digest, Refusal, Reply, Request, SlotDigest, SmallShard};
 use basalt_engine::superseded::{self, Superseded};
-use basalt_engine::units::{Ballot, BlockIndex, Epoch, Slot};
+use basalt_engine::units::{Ballot, BlockIndex, Epoch, PayloadId, Slot};
 
 use super::rules::{Rules, copy_of, key, operation};
 
@@ -72,8 +72,10 @@ pub(crate) enum Fault {
 
 /// Epoch of the map in which a replacement does not vote yet.
 pub(crate) const JOINED: Epoch = Epoch(2);
+/// Epoch of the map that follows where a payload seems to be lost: the same once more.
+pub(crate) const RENEWED: Epoch = Epoch(3);
 /// Epoch of the map in which it votes.
-pub(crate) const ADMITTED: Epoch = Epoch(3);
+pub(crate) const ADMITTED: Epoch = Epoch(4);
 
 impl Drive {
     pub(crate) fn new(named: u8) -> Self {
@@ -92,7 +94,7 @@ impl Drive {
 
     /// Whether the place votes in the map of `epoch`.
     pub(crate) fn votes_in(&self, epoch: Epoch) -> bool {
-        !self.replaced || epoch != JOINED
+        !self.replaced || epoch < JOINED || epoch >= ADMITTED
     }
 
     /// A replacement that no map names yet.
@@ -205,6 +207,10 @@ impl Drive {
                 self.shards |= 1 << operation.0;
                 Reply::Done
             }
+            Request::Holds { payloads } => {
+                let here = |payload: &PayloadId| self.shards & 1 << payload.0 != 0;
+                Reply::Holds(payloads.iter().map(here).collect())
+            }
             Request::InstallMap { map } => {
                 self.epoch = self.epoch.max(map.epoch);
                 self.vote_with_what_is_held();
@@ -295,7 +301,7 @@ impl Drive {
             return;
         }
         let now = self.state.digest(1, |_| false);
-        for vote in self.votes.iter_mut().filter(|vote| vote.epoch == JOINED) {
+        for vote in self.votes.iter_mut().filter(|vote| vote.epoch >= JOINED) {
             let held = |state: &SlotDigest| {
                 let record = state.accepted.as_ref();
                 let here = record.map(|(ballot, record)| (*ballot, operation(record)));
@@ -319,7 +325,7 @@ impl Drive {
             copy.is_some() && self.shards & 1 << operation(record) == 0
         };
         match request {
-            Request::Digest { .. } => true,
+            Request::Digest { .. } | Request::Holds { .. } => true,
             Request::Prepare { epoch, slot, ballot, base, .. } => {
                 let promised = at(*slot).is_some_and(|state| state.promised >= *ballot);
                 let base_known = base.is_none_or(|base| passed(base.slot));

@@ -160,6 +160,7 @@ pub(crate) fn initial(atlas: &Atlas<'_>) -> World {
         damages: rules.damages,
         lost: None,
         newest_map: Epoch(1),
+        acknowledged: 0,
         posted: false,
         violation: None,
     }

@@ -42,6 +42,7 @@ pub(crate) fn request_hash(request: &Request) -> u64 {
         Request::StageSmall { payload: _, key: _, operation, shard } => {
             hash_of((7u8, operation, shard))
         }
+        Request::Holds { payloads } => hash_of((8u8, payloads)),
         other => unreachable!("the slot protocol does not ask {other:?}"),
     }
 }
@@ -58,6 +59,7 @@ pub(crate) fn answer_hash(reply: &Reply) -> u64 {
         Reply::Refused { refusal, digest } => hash_of((4u8, refusal, digest)),
         Reply::Done => hash_of(5u8),
         Reply::Failed(_) => hash_of(6u8),
+        Reply::Holds(holds) => hash_of((7u8, holds)),
         other => unreachable!("the slot protocol does not answer {other:?}"),
     }
 }
@@ -74,6 +76,7 @@ pub(crate) fn given(answer: &Reply) -> Reply {
             Reply::Refused { refusal: refusal.clone(), digest: digest.clone() }
         }
         Reply::Done => Reply::Done,
+        Reply::Holds(holds) => Reply::Holds(holds.clone()),
         Reply::Failed(error) => Reply::Failed(error.clone()),
         other => unreachable!("the slot protocol does not answer {other:?}"),
     }
@@ -96,6 +99,7 @@ pub(crate) fn shown(request: &Request) -> String {
         }
         Request::Abandon { slot, ballot, .. } => format!("abandon {slot:?} below {ballot:?}"),
         Request::StageSmall { operation, .. } => format!("stage the copy of op{}", operation.0),
+        Request::Holds { .. } => "which shards are there".to_owned(),
         Request::InstallMap { map } => format!("install map {}", map.epoch.0),
         other => format!("{other:?}"),
     }

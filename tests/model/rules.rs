@@ -5,14 +5,15 @@ use basalt_engine::record::{Etag, Fields, Kind, Layout, PayloadForm, Record};
 use basalt_engine::request::{Member, SetMap, SmallShard};
 use basalt_engine::units::{
     DriveId, DriveIndex, Epoch, Incarnation, Key, Keyspace, OperationId, PayloadId, SET_DRIVES_MAX,
-    VersionId,
+    Slot, VersionId,
 };
+use basalt_net::loss;
 use basalt_net::quorum::Quorums;
 use basalt_net::reader::Head;
 use basalt_net::update::Wish;
 use bytes::Bytes;
 
-use super::drive::JOINED;
+use super::drive::{ADMITTED, JOINED};
 
 /// Of a configuration.
 pub(crate) const DRIVES_MAX: usize = 6;
@@ -69,6 +70,7 @@ pub(crate) struct Mistakes {
     pub(crate) uncertified_ignored: bool,
     pub(crate) promises_are_not_flushed: bool,
     pub(crate) compare_skipped: bool,
+    pub(crate) silence_is_loss: bool,
 }
 
 impl Rules {
@@ -83,7 +85,7 @@ impl Rules {
         let member = |place: usize| {
             let replaced = lost.is_some_and(|lost| usize::from(lost.0) == place);
             let drive = DriveId(place as u128 + if replaced && epoch > Epoch(1) { 100 } else { 0 });
-            Member { drive, voting: !(replaced && epoch == JOINED) }
+            Member { drive, voting: !(replaced && (JOINED..ADMITTED).contains(&epoch)) }
         };
         SetMap { epoch, drives: (0..self.drives).map(member).collect() }
     }
@@ -145,6 +147,19 @@ fn fields(operation: u8, kind: Kind) -> Fields {
 
 fn live(head: Option<&Head>) -> bool {
     head.is_some_and(|(_, record)| record.kind() == Kind::Data)
+}
+
+/// Operations from here on say that the one that is so many below is lost.
+pub(crate) const LOST: u8 = 3;
+
+/// Follows the record of this operation only.
+fn after<const OPERATION: u8>(head: Option<&Head>) -> Wish {
+    let slot = head.map_or(Slot::default(), |(slot, _)| *slot);
+    loss::wish(OperationId(OPERATION.into()), slot, head)
+}
+
+pub(crate) fn after_lost(operation: u8) -> Judge {
+    [after::<0>, after::<1>, after::<2>][usize::from(operation)]
 }
 
 /// A PUT.

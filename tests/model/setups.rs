@@ -1,10 +1,14 @@
 //! The configurations: which are explored in every run, and which in the long form only.
 
-use basalt_engine::record::Kind;
+use basalt_engine::record::{Kind, Record};
+use basalt_engine::units::OperationId;
+use basalt_net::loss::lost_record;
 use basalt_net::quorum::Quorums;
 use basalt_net::update::Wish;
 
-use super::rules::{Judge, Mistakes, Plan, Rules, always, bare, co_staged, if_absent, if_live};
+use super::rules::{
+    Judge, LOST, Mistakes, Plan, Rules, always, bare, co_staged, if_absent, if_live,
+};
 use super::walk::Draw;
 
 /// More states than any configuration has.
@@ -60,6 +64,10 @@ pub(crate) fn faults() -> Vec<Rules> {
         replaced_under_a_writer(4, 1),
         replacement_in_a_race(2, 1),
         replacement_in_a_race(3, 1),
+        losses(2, 1, 2),
+        losses(2, 2, 2),
+        losses(3, 1, 2),
+        losses(3, 2, 2),
     ]
 }
 
@@ -96,6 +104,8 @@ pub(crate) fn small() -> Vec<Rules> {
         replacement(1, 2),
         replaced_under_a_writer(2, 2),
         replacement_in_a_race(2, 1),
+        losses(2, 1, 2),
+        promises(3, 1),
     ]
 }
 
@@ -113,7 +123,7 @@ pub(crate) fn everything(draw: &mut Draw, order: u64) -> Rules {
     rules.restarts = draw.one_of(&[0, 1, 2]);
     rules.damages = draw.one_of(&[0, 0, 1]);
     let copies = draw.one_of(&[0, 0, 1, 2, 3]).min(drives as u8);
-    rules.records = (0..3)
+    let records = (0..3)
         .map(|operation| match rules.clients.get(usize::from(operation).wrapping_sub(1)) {
             // Who writes only where something is live deletes it.
             Some(Plan::Write { judge, .. }) if judge(None) == Wish::Nothing => {
@@ -123,6 +133,7 @@ pub(crate) fn everything(draw: &mut Draw, order: u64) -> Rules {
             _ => bare(operation, Kind::Data),
         })
         .collect();
+    rules.records = with_losses(records);
     rules.order = Some(order);
     let (restarts, damages) = (rules.restarts, rules.damages);
     rules.name += &format!(", {restarts} restarts, {damages} damaged drives, {copies} copies");
@@ -246,6 +257,24 @@ pub(crate) fn copies(drives: usize, copies: u8, ballots: u8) -> Rules {
     rules.name = format!("{}, {copies} copies", rules.name);
     rules.records = (0..3).map(|operation| co_staged(operation, copies)).collect();
     rules
+}
+
+/// A PUT whose `copies` copies travel with its record, while a drive is lost and replaced: where the
+/// copies go with it, the record is declared lost.
+pub(crate) fn losses(drives: usize, copies: u8, ballots: u8) -> Rules {
+    let mut rules = replaced_under_a_writer(drives, ballots);
+    rules.name = format!("{}, a copy on {copies}", rules.name);
+    rules.records = with_losses((0..3).map(|operation| co_staged(operation, copies)).collect());
+    rules
+}
+
+/// With the records that say that these are lost.
+fn with_losses(mut records: Vec<Record>) -> Vec<Record> {
+    for lost in 0..LOST {
+        let operation = OperationId(u128::from(LOST + lost));
+        records.push(lost_record(&records[usize::from(lost)], operation));
+    }
+    records
 }
 
 /// Two PUTs of a key that must not exist; a drive restarts.

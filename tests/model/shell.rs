@@ -17,16 +17,16 @@ use super::atlas::{Atlas, Move};
 use super::client::{Came, Client, Floor, Input, Replacing, Stage};
 use super::drive::ADMITTED;
 use super::message::hash_of;
-use super::rules::{Plan, copy_of, key, operation};
+use super::rules::{Plan, Rules, copy_of, key, operation};
 use super::steps::Steps;
 use super::trace::{Did, Trace};
 use super::world::{Sent, World};
 
 /// Machines that one client begins at most: one look and one write for each map there is.
-const MACHINES_MAX: u8 = 6;
+const MACHINES_MAX: u8 = 8;
 
 impl Atlas<'_> {
-    fn ground(&self, world: &World, client: &mut Client) -> Ground {
+    pub(crate) fn ground(&self, world: &World, client: &mut Client) -> Ground {
         client.begun += 1;
         let map = self.map(world.lost, client.epoch);
         Ground {
@@ -41,9 +41,9 @@ impl Atlas<'_> {
     }
 }
 
-fn started(mut client: Client, stage: Stage) -> (Client, Step<Came>) {
+pub(crate) fn started(rules: &Rules, mut client: Client, stage: Stage) -> (Client, Step<Came>) {
     client.stage = stage;
-    let step = client.step(Input::Start);
+    let step = client.step(rules, Input::Start);
     (client, step)
 }
 
@@ -81,13 +81,13 @@ impl Steps<'_> {
     }
 
     /// The same client, with something else on its mind.
-    fn changed(&self, from: Move, change: impl Fn(&mut Client)) -> Move {
+    pub(crate) fn changed(&self, from: Move, change: impl Fn(&mut Client)) -> Move {
         let mut client = self.atlas.kept(from.client).client.clone();
         change(&mut client);
         Move { client: self.atlas.client(client), ..from }
     }
 
-    fn look(&mut self, world: World, at: usize, from: Move, trace: Trace) {
+    pub(crate) fn look(&mut self, world: World, at: usize, from: Move, trace: Trace) {
         let atlas = self.atlas;
         if atlas.with_kept(from.client, |kept| kept.client.begun) == MACHINES_MAX {
             return self.end(world, at, from, trace);
@@ -95,7 +95,7 @@ impl Steps<'_> {
         if !matches!(atlas.rules.clients[at], Plan::Read) {
             let went = atlas.begin(from, ("look", world.lost), |mut client| {
                 let ground = atlas.ground(&world, &mut client);
-                started(client, Stage::Looking(Lookup::of_all(ground, key())))
+                started(atlas.rules, client, Stage::Looking(Lookup::of_all(ground, key())))
             });
             return self.act(world, at, went, trace);
         }
@@ -107,10 +107,11 @@ impl Steps<'_> {
             let went = atlas.begin(from, ("read", world.lost, first), |mut client| {
                 let ground = atlas.ground(&world, &mut client);
                 let lookup = Lookup::of_head(ground, key(), first, 0);
-                let (mut client, step) = started(client, Stage::Looking(lookup));
+                let (mut client, step) = started(atlas.rules, client, Stage::Looking(lookup));
                 match (self.plain, step) {
                     (false, Step::SendSome(mut requests)) => {
-                        let Step::SendMore(others) = client.step(Input::Deadline) else {
+                        let Step::SendMore(others) = client.step(atlas.rules, Input::Deadline)
+                        else {
                             unreachable!("the others are asked")
                         };
                         requests.extend(others);
@@ -135,13 +136,17 @@ impl Steps<'_> {
             let copy = co_staged.then(|| copy_of(operation));
             let ground = atlas.ground(&world, &mut client);
             let own = Value { record, copy };
-            started(client, Stage::Updating(Update::new(ground, key(), own, found, judge)))
+            started(
+                atlas.rules,
+                client,
+                Stage::Updating(Update::new(ground, key(), own, found, judge)),
+            )
         });
         self.act(world, at, went, trace);
     }
 
     /// Has the newest map that the client knows of installed on W drives.
-    fn install(&mut self, mut world: World, at: usize, from: Move, trace: Trace) {
+    pub(crate) fn install(&mut self, mut world: World, at: usize, from: Move, trace: Trace) {
         let atlas = self.atlas;
         self.stop_listening(&mut world, at);
         let went = atlas.begin(from, ("install", world.lost, world.newest_map), |mut client| {
@@ -192,6 +197,15 @@ impl Steps<'_> {
                 self.look(world, at, from, trace);
             }
             Came::Checked(true) => self.admit(world, at, from, trace),
+            Came::Installed(true) if kept.client.replacing == Replacing::Renewing => {
+                self.survey(world, at, from, trace);
+            }
+            Came::Surveyed(newest) => self.surveyed(world, at, from, newest.as_ref(), trace),
+            Came::Counted(newest, Some(true)) => self.missed(world, at, from, newest, trace),
+            Came::Counted(..) => self.end(world, at, from, trace),
+            Came::Decided(newest, outcome) => {
+                self.decided_despite_loss(world, at, from, newest, outcome, trace);
+            }
             Came::Installed(_) | Came::Taught(false) | Came::Checked(false) => {
                 self.end(world, at, from, trace);
             }
@@ -205,7 +219,7 @@ impl Steps<'_> {
         self.install(world, at, from, trace);
     }
 
-    fn certify(
+    pub(crate) fn certify(
         &self,
         world: &mut World,
         certificate: Certificate,
@@ -231,6 +245,9 @@ impl Steps<'_> {
         }
         let found = match outcome {
             Ok(found) => found,
+            Err(Ended::PayloadOutOfReach) if kept.client.replacing != Replacing::No => {
+                return self.survey(world, at, from, trace);
+            }
             Err(ended) => return self.take_newer_map(world, at, from, ended, trace),
         };
         if let Some(mut requests) = lookup.abandonment() {
@@ -272,6 +289,13 @@ impl Steps<'_> {
         let bit = 1 << operation(record);
         let mut drives = world.drives[world.drives()].iter();
         let any = drives.any(|at| atlas.at(at.place, |place| place.drive.shards & bit != 0));
+        if record.payload_count() > 0 {
+            // The copies that there are may be out of reach.
+            self.survey(world, at, from, trace.clone());
+            if !any {
+                return;
+            }
+        }
         self.stop_listening(&mut world, at);
         let went = atlas.begin(from, ("fill", newcomer, slot, any), |mut client| {
             let copy = any.then(|| copy_of(operation(record)));
@@ -305,15 +329,17 @@ impl Steps<'_> {
     ) {
         let kept = self.atlas.kept(from.client);
         let Stage::Updating(update) = &kept.client.stage else { unreachable!("it updated") };
-        let Plan::Write { operation, .. } = self.atlas.rules.clients[at] else {
-            unreachable!("a writer")
-        };
         trace.did(|| Did::Comes(outcome.clone()));
+        let Plan::Write { operation, .. } = self.atlas.rules.clients[at] else {
+            let certificate = update.certificate();
+            return self.declared(world, at, from, outcome, certificate, trace);
+        };
         match outcome {
             Outcome::Written(slot) => {
                 if world.decided.in_slot(*slot) != Some(operation) {
                     world.violated(|| format!("I5: op{operation} acknowledged in {slot:?}"));
                 }
+                world.acknowledge(self.atlas, operation);
                 self.judge_base(&mut world, at, *slot);
                 self.spread(world, at, from, trace);
             }
@@ -360,7 +386,7 @@ impl Steps<'_> {
             let has = |drive| {
                 let reply = basalt_engine::request::Reply::Accepted { has_shards: true };
                 matches!(
-                    hopeful.step(Input::Reply(drive, reply)),
+                    hopeful.step(self.atlas.rules, Input::Reply(drive, reply)),
                     Step::Done(Came::Spread { everywhere: true })
                 )
             };

@@ -5,6 +5,7 @@
 //! drive stands in that drive's signature, and nothing in it names another drive; so the sorted
 //! signatures, with what concerns no drive, are the canonical form.
 
+use basalt_engine::record::Layout;
 use basalt_engine::request::Request;
 use basalt_engine::units::{Ballot, DriveIndex, Epoch, Slot};
 
@@ -13,7 +14,7 @@ use super::client::Floor;
 use super::delivery::{Event, Outcome};
 use super::drive::{Acceptance, Drive, Fault, Vote};
 use super::message::hash_of;
-use super::rules::{CLIENTS_MAX, DRIVES_MAX};
+use super::rules::{CLIENTS_MAX, DRIVES_MAX, LOST};
 
 /// What became of a client's present request to one drive.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Hash)]
@@ -53,6 +54,8 @@ pub(crate) struct World {
     pub(crate) lost: Option<DriveIndex>,
     /// The newest map that was decided.
     pub(crate) newest_map: Epoch,
+    /// Operations with payloads that were answered as written, one bit each.
+    pub(crate) acknowledged: u8,
     /// In this step something was sent that nobody waits for.
     pub(crate) posted: bool,
     pub(crate) violation: Option<&'static str>,
@@ -111,8 +114,8 @@ impl World {
         for client in self.clients() {
             common[client] = atlas.with_kept(self.clients[client], |kept| kept.common);
         }
-        let Self { decided, ballots, restarts, damages, newest_map, lost, .. } = self;
-        let rest = (decided, ballots, restarts, damages, newest_map, lost.is_some());
+        let Self { decided, acknowledged, ballots, restarts, damages, newest_map, lost, .. } = self;
+        let rest = (decided, acknowledged, ballots, restarts, damages, newest_map, lost.is_some());
         hash_of((signatures, common, rest))
     }
 
@@ -250,8 +253,35 @@ impl World {
             let here = |drive: &Drive| drive.named & drive.shards & 1 << operation != 0;
             let copies = places.iter().filter(|place| here(&place.drive)).count();
             self.decide(slot, operation, record.payload_count() > 0 && copies == 0);
+            self.judge_losses(atlas);
         }
         self.forget_votes(atlas);
+    }
+
+    /// A client says that it has written.
+    pub(crate) fn acknowledge(&mut self, atlas: &Atlas<'_>, operation: u8) {
+        if atlas.rules.records[usize::from(operation)].payload_count() > 0 {
+            self.acknowledged |= 1 << operation;
+            self.judge_losses(atlas);
+        }
+    }
+
+    /// I7: what survives the loss of one drive, and was acknowledged, is not declared to be lost; nor is
+    /// anything but what was decided just before.
+    fn judge_losses(&mut self, atlas: &Atlas<'_>) {
+        let decided = self.decided;
+        for (slot, operation) in decided.all() {
+            let Some(lost) = operation.checked_sub(LOST) else { continue };
+            let before = Slot { sequence: slot.sequence - 1, ..slot };
+            if self.decided.in_slot(before) != Some(lost) {
+                self.violated(|| format!("I6: op{lost} is declared lost in {slot:?}"));
+            }
+            let spare = |layout: Layout| layout.parity_shards > 0;
+            let survives = atlas.rules.records[usize::from(lost)].payloads().all(spare);
+            if survives && self.acknowledged & 1 << lost != 0 {
+                self.violated(|| format!("I7: op{lost} is acknowledged, and declared lost"));
+            }
+        }
     }
 
     /// What was accepted of a value that is decided says nothing any more.
