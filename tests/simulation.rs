@@ -57,6 +57,29 @@ fn what_is_lost_is_decided_so() {
     assert!(lost.get() > 0 || std::env::var("BASALT_SEED").is_ok(), "nothing was ever lost");
 }
 
+/// Writers die under their writes while their bucket is deleted and made again, drives are away: whoever
+/// recovers what they left behind must not bring it to life in a bucket that is gone.
+#[test]
+fn a_deleted_bucket_stays_empty() {
+    check_seeds("a_deleted_bucket_stays_empty", 300, |seed| {
+        world::run_with(seed, None, Quorums::of, |options| {
+            options.drives = [5, 6, 7][seed as usize % 3];
+            options.sets = 1;
+            options.parity = 2;
+            options.workload.clients = 5;
+            options.workload.operations = 20;
+            options.workload.keys = 2;
+            options.workload.pause = Duration::from_millis(5);
+            options.workload.bytes_max = 8192;
+            options.workload.weights.bucket = 12;
+            options.workload.weights.delete = 12;
+            options.faults = vec![Fault::Unplug, Fault::Kill, Fault::Loss, Fault::Hang];
+            options.strikes = 8;
+            options.strike_interval = Duration::from_millis(30);
+        });
+    });
+}
+
 #[derive(Default)]
 struct Totals {
     seeds: Cell<u64>,
@@ -66,6 +89,7 @@ struct Totals {
     given_up: Cell<u64>,
     unknown: Cell<u64>,
     lost: Cell<u64>,
+    judged: Cell<u64>,
     longest_rest: Cell<Duration>,
 }
 
@@ -78,6 +102,7 @@ impl Totals {
         self.given_up.set(self.given_up.get() + ran.given_up);
         self.unknown.set(self.unknown.get() + ran.unknown);
         self.lost.set(self.lost.get() + ran.lost);
+        self.judged.set(self.judged.get() + ran.judged);
         self.longest_rest.set(self.longest_rest.get().max(ran.rest));
     }
 }
@@ -87,11 +112,12 @@ impl std::fmt::Display for Totals {
         let hours = self.took.get().as_secs_f64() / 3600.0;
         write!(
             f,
-            "{} seeds, {} operations, {hours:.1} virtual hours; {} histories checked, {} given up; \
-             {} outcomes unknown without a fault; {} unacknowledged versions lost; \
-             longest way to rest {:?}",
+            "{} seeds, {} operations, {hours:.1} virtual hours; {} answers of drives judged; \
+             {} histories checked, {} given up; {} outcomes unknown without a fault; \
+             {} unacknowledged versions lost; longest way to rest {:?}",
             self.seeds.get(),
             self.operations.get(),
+            self.judged.get(),
             self.checked.get(),
             self.given_up.get(),
             self.unknown.get(),

@@ -3,12 +3,14 @@
 //! membership, drives.
 //!
 //! A run: found the deployment; clients work while the nemesis strikes; everything is put right; the
-//! node has to come to rest within a bound; everything is read once more. Then the clients' histories
-//! are checked. While it runs, the drives are looked at from time to time.
+//! node has to come to rest within a bound; everything is read, with all drives and with as many of
+//! them harmed as each set has parity. Then the clients' histories are checked. Every answer of a drive
+//! is judged when it is given, and all drives are looked at from time to time.
 
 pub mod clients;
 pub mod history;
 pub mod inspect;
+pub mod judge;
 pub mod mailbox;
 pub mod nemesis;
 pub mod node;
@@ -16,6 +18,7 @@ pub mod place;
 pub mod witness;
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -23,9 +26,11 @@ use basalt_engine::seam::{Clock, Moment, Spawn};
 use basalt_engine::sim::{Latency, Prng, SimRuntime, Simulation};
 
 use basalt_net::quorum::Quorums;
+use futures_channel::oneshot;
+use futures_util::future::{Either, select};
+
 use clients::{Client, Shared, Weights, Workload};
 use history::Checked;
-use inspect::Inspector;
 use mailbox::{Tamper, Wire};
 use nemesis::{Fault, Nemesis};
 use node::{Machine, Places};
@@ -91,6 +96,16 @@ impl Options {
     }
 }
 
+impl Options {
+    /// Drives of a set that may fail once every object is settled.
+    fn survivable(&self) -> usize {
+        match self.workload.reduced_redundancy {
+            true => self.parity.min(1).into(),
+            false => self.parity.into(),
+        }
+    }
+}
+
 fn draw_workload(prng: &mut Prng) -> Workload {
     let mut weight = |most: u64| prng.below(most + 1);
     let weights = Weights {
@@ -109,6 +124,7 @@ fn draw_workload(prng: &mut Prng) -> Workload {
         keys: [1, 2, 4, 8, 10][prng.index(5)],
         pause: Duration::from_millis([1, 20, 500][prng.index(3)]),
         bytes_max: [COPY, COPY, 70_000, 700_000, 4 << 20][prng.index(5)],
+        reduced_redundancy: prng.coin(),
         weights,
     }
 }
@@ -147,6 +163,8 @@ pub struct Ran {
     pub unknown: u64,
     /// Versions that were decided to be lost.
     pub lost: u64,
+    /// Answers of drives that were judged.
+    pub judged: u64,
     /// From when everything was put right until the node was at rest.
     pub rest: Duration,
 }
@@ -182,6 +200,7 @@ pub fn run_with(
         took: simulation.now().since(Moment(0)),
         unknown: if quiet { shared.unknown() } else { 0 },
         lost: shared.lost(),
+        judged: shared.judged(),
         rest: shared.rest.get(),
         ..Ran::default()
     };
@@ -262,7 +281,6 @@ async fn script(
     }
     nemesis.start().await;
     make_buckets(&shared).await;
-    let inspector = Rc::new(RefCell::new(Some(Inspector::default())));
     let running = Rc::new(Cell::new(options.workload.clients + 1));
     for number in 0..options.workload.clients {
         let client = client(number, &runtime, &mut prng, &shared);
@@ -280,16 +298,27 @@ async fn script(
     while running.get() > 0 {
         let pause = prng.duration(Duration::from_millis(100)..Duration::from_secs(4));
         runtime.sleep(pause).await;
-        look(&inspector, &shared).await;
+        look(&shared).await;
     }
     come_to_rest(&runtime, &shared, &places).await;
-    look(&inspector, &shared).await;
-    let lost = inspector.take().expect("nobody looks").lost;
+    look(&shared).await;
+    let readers = options.workload.clients;
+    client(readers, &runtime, &mut prng, &shared).read_all().await;
+    let away = nemesis::harm_settled(&mut prng, &places, options.survivable());
+    client(readers, &runtime, &mut prng, &shared).read_all().await;
+    if away {
+        places.iter().flatten().for_each(|place| place.plug_in());
+    }
+    come_to_rest(&runtime, &shared, &places).await;
+    look(&shared).await;
+    judge_buckets(&runtime, &shared).await;
+    let (lost, judged) = shared.witness.verdict();
+    shared.note_judged(judged);
     for etag in &lost {
         assert!(!shared.acknowledged(etag), "I7: {etag} was acknowledged and is lost");
     }
     shared.note_lost(lost.len());
-    client(options.workload.clients, &runtime, &mut prng, &shared).read_all().await;
+    client(readers, &runtime, &mut prng, &shared).read_all().await;
 }
 
 fn client(number: usize, runtime: &SimRuntime, prng: &mut Prng, shared: &Rc<Shared>) -> Client {
@@ -301,12 +330,31 @@ async fn make_buckets(shared: &Rc<Shared>) {
     node.stores[0].create_bucket(clients::BUCKETS[0]).await.expect("a sound node makes buckets");
 }
 
-async fn look(inspector: &Rc<RefCell<Option<Inspector>>>, shared: &Rc<Shared>) {
+async fn look(shared: &Rc<Shared>) {
     let node = shared.node.borrow().clone();
-    let Some(node) = node else { return };
-    let mut inspector_now = inspector.take().expect("one look at a time");
-    inspector_now.look(&node.hosts).await;
-    inspector.replace(Some(inspector_now));
+    if let Some(node) = node {
+        inspect::look(&node.hosts, &shared.witness).await;
+    }
+}
+
+/// I15: nothing is live but in the buckets that are there.
+async fn judge_buckets(runtime: &SimRuntime, shared: &Rc<Shared>) {
+    let node = shared.node.borrow().clone().expect("it was started again");
+    let (sender, receiver) = oneshot::channel();
+    let store = node.stores[0].clone();
+    node.cores[0].spawn(async move {
+        let buckets = store.buckets().await.expect("a sound node answers");
+        let there: BTreeSet<_> = buckets.into_iter().map(|bucket| bucket.incarnation).collect();
+        sender.send(there).expect("it is waited for");
+    });
+    let limit = runtime.sleep(REST_MAX);
+    let there = match select(receiver, std::pin::pin!(limit)).await {
+        Either::Left((there, _)) => there.expect("the node lives"),
+        Either::Right(_) => panic!("buckets are not told within {REST_MAX:?}"),
+    };
+    let live = inspect::live_buckets(&node.hosts, &shared.witness).await;
+    let dead: Vec<_> = live.difference(&there).collect();
+    assert!(dead.is_empty(), "I15: objects are live in buckets that were deleted: {dead:?}");
 }
 
 /// Waits until nothing is left to do, and exchanges drives that ask for it.
@@ -315,7 +363,7 @@ async fn come_to_rest(runtime: &SimRuntime, shared: &Rc<Shared>, places: &Places
     let deadline = healed.plus(REST_MAX);
     loop {
         let node = shared.node.borrow().clone().expect("it was started again");
-        let unrest = inspect::unrest(&node.hosts).await;
+        let unrest = inspect::unrest(&node.hosts, &shared.witness).await;
         if unrest.is_empty() {
             shared.rest.set(runtime.now().since(healed));
             let (each, more) = TASKS_MAX;

@@ -201,6 +201,17 @@ impl KeyState {
         self.slots.iter().filter_map(|state| state.accepted.as_ref().map(|(_, record)| record))
     }
 
+    /// Whether [`Self::accept`] could add `record` to what is held: not in a slot that was passed, nor
+    /// where it was accepted at this ballot.
+    pub fn may_add(&self, slot: Slot, ballot: Ballot, record: &Record) -> bool {
+        let passed = self.certified().is_some_and(|head| head.slot >= slot);
+        let held = |state: &SlotState| {
+            let accepted = state.accepted.as_ref();
+            state.slot == slot && accepted.is_some_and(|(at, held)| *at == ballot && held == record)
+        };
+        !passed && !self.slots.iter().any(held)
+    }
+
     /// Every record held, with its slot and whether it is known to be decided.
     pub fn held(&self) -> impl Iterator<Item = (Slot, bool, &Record)> {
         self.slots.iter().filter_map(|state| {

@@ -154,8 +154,8 @@ impl<R: Runtime, S: Storage> Drive<R, S> {
             Request::Learn { epoch, key, slot, record, copy } => {
                 self.learn(epoch, key, slot, record, copy).await
             }
-            Request::Certify { key, certificate, settled } => {
-                self.certify(key, certificate, settled).await
+            Request::Certify { key, certificate, settled, listed } => {
+                self.certify(key, certificate, settled, &listed).await
             }
             Request::Abandon { epoch, key, slot, ballot } => {
                 self.abandon(epoch, key, slot, ballot).await
@@ -177,7 +177,7 @@ impl<R: Runtime, S: Storage> Drive<R, S> {
                 self.read_run(payload, first_block, blocks).await
             }
             Request::ReadSmall { payload } => self.read_small(payload).await.map(Reply::Small),
-            Request::DropShard { payload } => self.drop_shard(payload).await,
+            Request::DropShard { payload, key } => self.drop_shard(payload, key).await,
             Request::List(request) => self.list(&request).await,
             Request::Fingerprint(request) => self.fingerprint(&request).await,
             Request::Scan { after, limit } => self.scan(after, limit).await,

@@ -9,7 +9,7 @@
 //!   to the records of another key;
 //! - `orphans`: payloads that are here and named by no record, and apart from them `relocated`:
 //!   those whose key says that they belong to another key, whose record names them elsewhere or
-//!   lists them in a manifest;
+//!   lists them in a manifest, and those that a manifest of their own key lists;
 //! - what changed since the last checkpoint.
 //!
 //! When the last record that names a payload goes, the payload is freed if that record was decided
@@ -28,7 +28,7 @@ use smallvec::SmallVec;
 
 use crate::acceptor::KeyState;
 use crate::format::{Entry, Origin, Stored};
-use crate::record::{Kind, Record};
+use crate::record::{Kind, PayloadForm, Record};
 use crate::request::Digest;
 use crate::units::{Incarnation, Key, Keyspace, PayloadId, SetIndex, Slot};
 
@@ -249,10 +249,16 @@ impl Index {
         }
     }
 
-    /// Whether the key under which `payload` was staged says that it belongs to another key.
+    /// Whether the key under which `payload` was staged says that it belongs to another key, or that
+    /// the operation that brought it has a manifest: then repair rebuilt it from that.
     pub fn is_relocated(&self, payload: PayloadId) -> bool {
-        let state = self.held(payload).and_then(|held| self.key(&held.origin.key));
-        state.is_some_and(|state| state.records().any(|record| record.kind() == Kind::Relocated))
+        let Some(held) = self.held(payload) else { return false };
+        let says_so = |record: &Record| {
+            record.kind() == Kind::Relocated
+                || record.form() == PayloadForm::Manifest
+                    && record.operation() == held.origin.operation
+        };
+        self.key(&held.origin.key).is_some_and(|state| state.records().any(says_so))
     }
 
     pub fn payload(&self, payload: PayloadId) -> Option<&Payload> {

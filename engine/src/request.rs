@@ -67,11 +67,15 @@ pub enum Request {
         copy: Option<SmallShard>,
     },
     /// The record of `certificate` was decided; with `settled`, every drive has its record and
-    /// its shards. Answered at once, durable with the next batch.
+    /// its shards, as far as drives have told: one that has lost a shard since, of the record's own
+    /// payloads or of those that a manifest has `listed`, does not call it settled. Answered at once,
+    /// durable with the next batch.
     Certify {
         key: Key,
         certificate: Certificate,
         settled: bool,
+        /// Of which this drive has a shard, and which the record does not name.
+        listed: Vec<PayloadId>,
     },
     /// Forget what was accepted in `slot` below `ballot`: every drive of the set promised `ballot`
     /// and none can have seen it decided.
@@ -131,9 +135,12 @@ pub enum Request {
     Holds {
         payloads: Vec<PayloadId>,
     },
-    /// The shard was read and is wrong or unreadable: give it up, so that repair rebuilds it.
+    /// The shard was read and is wrong or unreadable: give it up, so that repair rebuilds it. `key` is
+    /// what was read: its record names the payload, or a manifest of it lists the payload, which the
+    /// drive cannot know. It is no longer settled.
     DropShard {
         payload: PayloadId,
+        key: Key,
     },
 
     // Scans. Each looks at a bounded number of keys and says where to go on.

@@ -33,7 +33,7 @@ use basalt_net::cores::{CoreMailbox, Envelope, Owners, Serve};
 use futures_util::FutureExt;
 use futures_util::future::{join_all, try_join_all};
 
-use crate::object::{ClassParity, Deployment, Store};
+use crate::object::{ClassParity, Deployment, PART_BYTES_MIN, Store};
 use crate::s3;
 use crate::tls::Certificates;
 use crate::topology::storage_class::StorageClasses;
@@ -295,6 +295,7 @@ async fn core_main(runtime: GlommioRuntime, shared: Arc<Shared>) {
         id: shared.plan.deployment,
         maps: shared.plan.maps.clone(),
         parity: shared.config.parity.clone(),
+        part_bytes_min: PART_BYTES_MIN,
     };
     let store = Store::new(mailbox, runtime.clone(), deployment);
     keep_up(&runtime, &hosts, &store, shared.config.upload_rest);

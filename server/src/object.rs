@@ -6,6 +6,7 @@
 pub mod api;
 pub(crate) mod bucket;
 mod checksums;
+mod closed;
 mod delete;
 pub mod error;
 mod get;
@@ -35,6 +36,6 @@ mod upload_sweep;
 pub use api::*;
 pub use error::{Error, Result};
 pub use get::ObjectBody;
-pub use multipart::PART_NUMBER_MAX;
+pub use multipart::{PART_BYTES_MIN, PART_NUMBER_MAX};
 pub use store::{ClassParity, Deployment, Place, Store};
 pub use upload_sweep::Swept;

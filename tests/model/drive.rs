@@ -188,7 +188,10 @@ impl Drive {
             }
             Request::Certify { certificate, settled, .. } => {
                 let before = superseded::before(&self.state);
-                self.state.certify(*certificate, *settled);
+                let of = |record: &&Record| record.operation() == certificate.operation;
+                let has = |record: &Record| self.has_shards(record);
+                let settled = *settled && self.state.records().find(of).is_some_and(has);
+                self.state.certify(*certificate, settled);
                 self.superseded.note(&key(), before, Some(&self.state));
                 if rules.restarts == 0 {
                     // Nothing will ever ask for the difference.

@@ -36,7 +36,9 @@ pub(crate) fn request_hash(request: &Request) -> u64 {
         Request::Learn { epoch, key: _, slot, record, copy } => {
             hash_of((3u8, epoch, slot, record, copy))
         }
-        Request::Certify { key: _, certificate, settled } => hash_of((4u8, certificate, settled)),
+        Request::Certify { key: _, certificate, settled, listed: _ } => {
+            hash_of((4u8, certificate, settled))
+        }
         Request::Abandon { epoch, key: _, slot, ballot } => hash_of((5u8, epoch, slot, ballot)),
         Request::InstallMap { map } => hash_of((6u8, map.epoch)),
         Request::StageSmall { payload: _, key: _, operation, shard } => {

@@ -226,7 +226,8 @@ impl Steps<'_> {
         settled: bool,
         trace: &mut Trace,
     ) {
-        self.post(world, trace, Request::Certify { key: key(), certificate, settled });
+        let listed = Vec::new();
+        self.post(world, trace, Request::Certify { key: key(), certificate, settled, listed });
     }
 
     fn looked(

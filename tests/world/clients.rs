@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
-use basalt_engine::record::{COPY_BYTES_MAX, Etag};
+use basalt_engine::record::{COPY_BYTES_MAX, Etag, PAYLOADS_INLINE_MAX};
 use basalt_engine::seam::{Clock, Moment, Spawn};
 use basalt_engine::sim::{Prng, SimRuntime};
 use basalt_server::object::error::SourceError;
@@ -40,6 +40,7 @@ pub struct Shared {
     history: RefCell<History>,
     unknown: Cell<u64>,
     lost: Cell<u64>,
+    judged: Cell<u64>,
 }
 
 #[derive(Clone, Debug)]
@@ -50,6 +51,8 @@ pub struct Workload {
     pub pause: Duration,
     /// Bodies above this are not drawn.
     pub bytes_max: u64,
+    /// Some objects are of the storage class with less parity.
+    pub reduced_redundancy: bool,
     /// Relative frequencies.
     pub weights: Weights,
 }
@@ -70,10 +73,13 @@ pub struct Weights {
 struct History {
     registers: BTreeMap<Name, Register>,
     etags: BTreeMap<String, u16>,
-    bodies: Vec<Option<(u64, u64)>>,
+    bodies: Vec<Option<Vec<Sample>>>,
     drawn: u64,
     pub operations: u64,
 }
+
+/// The number and the size of a body.
+type Sample = (u64, u64);
 
 /// A bucket, or a key in one.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -99,6 +105,7 @@ impl Shared {
             history: RefCell::new(History::default()),
             unknown: Cell::new(0),
             lost: Cell::new(0),
+            judged: Cell::new(0),
         })
     }
 
@@ -109,6 +116,13 @@ impl Shared {
     /// Versions that were decided to be lost.
     pub fn lost(&self) -> u64 {
         self.lost.get()
+    }
+    /// Answers of drives that were judged.
+    pub fn judged(&self) -> u64 {
+        self.judged.get()
+    }
+    pub fn note_judged(&self, count: u64) {
+        self.judged.set(count);
     }
     pub fn note_lost(&self, count: usize) {
         self.lost.set(count as u64);
@@ -124,7 +138,7 @@ impl Shared {
         self.history.borrow().operations
     }
 
-    fn value(&self, etag: &str, body: Option<(u64, u64)>) -> u16 {
+    fn value(&self, etag: &str, body: Option<Vec<Sample>>) -> u16 {
         let history = &mut *self.history.borrow_mut();
         let next = u16::try_from(history.etags.len()).expect("few values");
         let value = *history.etags.entry(etag.to_owned()).or_insert(next);
@@ -341,7 +355,7 @@ impl Client {
         let size = self.size();
         let (number, bytes) = self.draw_body(size);
         let etag = Etag { md5: md5(&bytes), parts: 0 }.to_string();
-        let value = self.shared.value(&etag, Some((number, size)));
+        let value = self.shared.value(&etag, Some(vec![(number, size)]));
         let (condition, need) = match conditional {
             true => self.condition(bucket, &key).await,
             false => (Condition::None, Need::Anything),
@@ -367,7 +381,7 @@ impl Client {
 
     fn class(&mut self) -> StorageClass {
         match self.prng.below(5) {
-            0 => StorageClass::ReducedRedundancy,
+            0 if self.shared.options.reduced_redundancy => StorageClass::ReducedRedundancy,
             _ => StorageClass::Standard,
         }
     }
@@ -518,11 +532,14 @@ impl Client {
     }
 
     fn check_body(&self, value: u16, size: u64, read: Option<(Span, Bytes, Result<(), Error>)>) {
-        let known = self.shared.history.borrow().bodies[usize::from(value)];
-        let Some((number, expected_size)) = known else { return };
+        let known = self.shared.history.borrow().bodies[usize::from(value)].clone();
+        let Some(parts) = known else { return };
+        let expected_size: u64 = parts.iter().map(|(_, size)| size).sum();
         assert_eq!(size, expected_size, "the size of value {value}");
         let Some((span, bytes, whole)) = read else { return };
-        let expected = body(number, size);
+        let parts: Vec<Bytes> =
+            parts.into_iter().map(|(number, size)| body(number, size)).collect();
+        let expected = parts.concat();
         let expected = &expected[span.start as usize..span.end as usize];
         assert!(bytes.len() <= expected.len(), "more bytes than asked for");
         assert!(bytes[..] == expected[..bytes.len()], "wrong bytes of value {value} in {span:?}");
@@ -639,7 +656,8 @@ impl Client {
         }
     }
 
-    /// An upload of a part or two, completed (sometimes twice) or aborted.
+    /// An upload of a part, two, or so many that a manifest lists them, completed (sometimes twice) or
+    /// aborted.
     async fn multipart(&mut self, bucket: usize, key: Bytes) {
         let name = key.clone();
         let class = self.class();
@@ -655,6 +673,7 @@ impl Client {
         let mut bodies = Vec::new();
         let sizes = match self.prng.below(8) {
             0 if self.shared.options.bytes_max >= 1 << 20 => vec![5 << 20, self.size()],
+            1 | 2 => (0..PAYLOADS_INLINE_MAX + 1).map(|_| self.size().clamp(1, 20_000)).collect(),
             _ => vec![self.size()],
         };
         for (index, size) in sizes.into_iter().enumerate() {
@@ -681,8 +700,7 @@ impl Client {
             return self.abort(bucket, key, id).await;
         }
         let etag = Etag { md5: digests.finalize().into(), parts: parts.len() as u32 }.to_string();
-        let known = (bodies.len() == 1).then(|| bodies[0]);
-        let value = self.shared.value(&etag, known);
+        let value = self.shared.value(&etag, Some(bodies));
         self.complete(bucket, key, id, parts, value).await;
     }
 

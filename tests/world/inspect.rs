@@ -1,142 +1,61 @@
-//! What is seen of the drives themselves: at most one record is decided per slot and per operation,
-//! nothing that a drive said is taken back, and once all is quiet every drive holds everything.
+//! Looking at the drives themselves, from time to time, over whatever happened to them meanwhile; and
+//! whether every drive holds everything, once all is quiet.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
 
-use basalt_engine::record::Kind;
-use basalt_engine::request::{Digest, Orphan, Reply, Request, SlotDigest};
+use basalt_engine::request::{Digest, Orphan, Reply, Request};
 use basalt_engine::seam::{Clock, Spawn};
 use basalt_engine::sim::SimRuntime;
-use basalt_engine::units::{
-    Ballot, DriveId, DriveIndex, Key, Keyspace, OperationId, SetIndex, Slot,
-};
+use basalt_engine::units::{DriveIndex, Incarnation, Key, Keyspace, OperationId, SetIndex, Slot};
 
 use futures_channel::oneshot;
 use futures_util::future::{Either, select};
 
 use super::mailbox::{Hosts, SimHost};
+use super::witness::Witness;
 
 /// A drive that does not answer within this is passed over.
 const ANSWER_MAX: Duration = Duration::from_secs(20);
 
-/// What was seen so far.
-#[derive(Default)]
-pub struct Inspector {
-    /// I1: what is known to be decided.
-    decided: BTreeMap<(SetIndex, Key, Slot), OperationId>,
-    /// I2: where each operation was decided.
-    places: BTreeMap<OperationId, (SetIndex, Key, Slot)>,
-    /// I4: what each drive said last.
-    said: BTreeMap<(DriveId, Key), Said>,
-    /// The ETags of versions that are decided to be lost. None of them was acknowledged.
-    pub lost: BTreeSet<String>,
-    pub looks: u64,
-}
-
-#[derive(Clone, Default)]
-struct Said {
-    head: Option<Slot>,
-    promised: BTreeMap<Slot, (Ballot, Option<Ballot>)>,
+/// Looks at every key of every drive that answers, and has the answers judged.
+pub async fn look(hosts: &Hosts, witness: &Rc<Witness>) {
+    for ((set, position), (owner, host)) in hosts.iter() {
+        // A damaged drive takes no part in anything.
+        if host.drive().is_none_or(|drive| drive.damaged().is_some()) {
+            continue;
+        }
+        let drive = Seen { owner, host, witness, set: *set, position: *position };
+        for key in keys(&drive).await {
+            drive.ask(Request::Digest { key, payload: false }).await;
+        }
+    }
 }
 
 /// One key as the drives of its set tell it.
 type Told = BTreeMap<DriveIndex, Digest>;
 
-impl Inspector {
-    /// Looks at every key of every drive that answers.
-    pub async fn look(&mut self, hosts: &Hosts) {
-        for ((set, position), (owner, host)) in hosts.iter() {
-            // A damaged drive takes no part in anything.
-            if host.drive().is_none_or(|drive| drive.damaged().is_some()) {
-                continue;
-            }
-            let drive = Seen(owner, host);
-            let Some(Reply::Status(status)) = drive.ask(Request::Status).await else { continue };
-            let identity = status.drive;
-            for key in keys(&drive).await {
-                let request = Request::Digest { key: key.clone(), payload: false };
-                if let Some(Reply::Digest(digest)) = drive.ask(request).await {
-                    self.note(*set, *position, identity, &key, &digest);
-                }
-            }
-        }
-        self.looks += 1;
-    }
-
-    fn note(
-        &mut self,
-        set: SetIndex,
-        position: DriveIndex,
-        drive: DriveId,
-        key: &Key,
-        digest: &Digest,
-    ) {
-        for slot in digest.slots.iter().filter(|slot| slot.certified) {
-            let (_, record) = slot.accepted.as_ref().expect("what is certified is there");
-            let operation = record.operation();
-            let place = (set, key.clone(), slot.slot);
-            let known = *self.decided.entry(place.clone()).or_insert(operation);
-            assert_eq!(
-                known, operation,
-                "I1: two records decided in {place:?}, one at {position:?}"
-            );
-            let known = self.places.entry(operation).or_insert_with(|| place.clone()).clone();
-            assert_eq!(known, place, "I2: operation {operation} is decided twice");
-            if record.kind() == Kind::Lost {
-                self.lost.insert(record.etag().to_string());
-            }
-        }
-        let said = self.said.entry((drive, key.clone())).or_default();
-        let head = digest.slots.iter().filter(|slot| slot.certified).map(|slot| slot.slot).max();
-        // A certificate may be lost in a crash; the record that it was about may not.
-        let newest = digest.slots.iter().filter(|slot| slot.accepted.is_some()).map(|s| s.slot);
-        let newest = newest.max();
-        assert!(
-            newest >= said.head,
-            "I4: drive {drive} took back the head of {key:?}: {newest:?} after {:?}",
-            said.head
-        );
-        for (slot, (promised, accepted)) in &said.promised {
-            if head.is_some_and(|head| head >= *slot) {
-                continue;
-            }
-            let now = digest.slots.iter().find(|now| now.slot == *slot);
-            let (now_promised, now_accepted) = now.map_or((Ballot::FAST, None), ballots);
-            assert!(
-                now_promised >= *promised,
-                "I4: drive {drive} took back a promise in {slot:?} of {key:?}"
-            );
-            // What was abandoned is gone, below a promise that bars it from coming back.
-            let abandoned = now_accepted.is_none() && accepted.is_none_or(|a| now_promised > a);
-            assert!(
-                abandoned || now_accepted >= *accepted,
-                "I4: drive {drive} took back what it accepted in {slot:?} of {key:?}"
-            );
-        }
-        said.head = head;
-        said.promised = digest.slots.iter().map(|slot| (slot.slot, ballots(slot))).collect();
-    }
-}
-
-fn ballots(slot: &SlotDigest) -> (Ballot, Option<Ballot>) {
-    (slot.promised, slot.accepted.as_ref().map(|(ballot, _)| *ballot))
-}
-
 /// A drive as it is looked at from outside of the node.
-struct Seen<'a>(&'a SimRuntime, &'a Rc<SimHost>);
+struct Seen<'a> {
+    owner: &'a SimRuntime,
+    host: &'a Rc<SimHost>,
+    witness: &'a Rc<Witness>,
+    set: SetIndex,
+    position: DriveIndex,
+}
 
 impl Seen<'_> {
     /// Asks on the drive's own core. `None` where the node dies or the drive hangs.
     async fn ask(&self, request: Request) -> Option<Reply> {
         let (sender, receiver) = oneshot::channel();
-        let host = self.1.clone();
-        self.0.spawn(async move {
+        let (host, witness) = (self.host.clone(), self.witness.clone());
+        let (set, position) = (self.set, self.position);
+        self.owner.spawn(async move {
             // Nobody may wait any more.
-            let _ = sender.send(host.handle(request).await);
+            let _ = sender.send(witness.overhear(&host, set, position, request).await);
         });
-        let limit = std::pin::pin!(self.0.sleep(ANSWER_MAX));
+        let limit = std::pin::pin!(self.owner.sleep(ANSWER_MAX));
         match select(receiver, limit).await {
             Either::Left((reply, _)) => reply.ok(),
             Either::Right(_) => None,
@@ -162,19 +81,21 @@ async fn keys(drive: &Seen<'_>) -> Vec<Key> {
 }
 
 /// What is still wrong with a node that has had time to heal; empty if nothing is.
-pub async fn unrest(hosts: &Hosts) -> Vec<String> {
+pub async fn unrest(hosts: &Hosts, witness: &Rc<Witness>) -> Vec<String> {
     let mut unrest = Vec::new();
     let sets: BTreeSet<SetIndex> = hosts.keys().map(|(set, _)| *set).collect();
     for set in sets {
         let drives: Vec<(DriveIndex, Seen<'_>)> = hosts
             .iter()
             .filter(|((of, _), _)| *of == set)
-            .map(|((_, position), (owner, host))| (*position, Seen(owner, host)))
+            .map(|((set, position), (owner, host))| {
+                (*position, Seen { owner, host, witness, set: *set, position: *position })
+            })
             .collect();
         let mut told: BTreeMap<Key, Told> = BTreeMap::new();
         let mut maps = Vec::new();
         for (position, seen) in &drives {
-            let Some(drive) = seen.1.drive() else {
+            let Some(drive) = seen.host.drive() else {
                 unrest.push(format!("set {} drive {} is down", set.0, position.0));
                 continue;
             };
@@ -191,8 +112,7 @@ pub async fn unrest(hosts: &Hosts) -> Vec<String> {
             }
             let request = Request::Orphans { after: None, limit: 512 };
             if let Some(Reply::Orphans { entries, .. }) = seen.ask(request).await {
-                // Overwritten parts stay until their upload ends.
-                let is_unrest = |orphan: &&Orphan| orphan.sealed && !is_part(&orphan.key);
+                let is_unrest = |orphan: &&Orphan| orphan.sealed && !is_of_upload(&orphan.key);
                 unrest.extend(
                     entries.iter().filter(is_unrest).map(|orphan| {
                         format!("set {} drive {} keeps {orphan:?}", set.0, position.0)
@@ -215,8 +135,28 @@ pub async fn unrest(hosts: &Hosts) -> Vec<String> {
     unrest
 }
 
-fn is_part(key: &Key) -> bool {
-    key.space() == Keyspace::Parts
+/// I15: the bucket incarnations in which a key is live, as one drive of each set tells.
+pub async fn live_buckets(hosts: &Hosts, witness: &Rc<Witness>) -> BTreeSet<Incarnation> {
+    let mut live = BTreeSet::new();
+    for ((set, position), (owner, host)) in hosts.iter().filter(|((_, at), _)| at.0 == 0) {
+        let drive = Seen { owner, host, witness, set: *set, position: *position };
+        for key in keys(&drive).await.into_iter().filter(|key| key.space() == Keyspace::Objects) {
+            let request = Request::Digest { key: key.clone(), payload: false };
+            let Some(Reply::Digest(digest)) = drive.ask(request).await else { continue };
+            let head = digest.slots.iter().rev().find(|slot| slot.certified);
+            let record = head.and_then(|slot| slot.accepted.as_ref());
+            if record.is_some_and(|(_, record)| record.kind().is_live()) {
+                live.insert(key.bucket());
+            }
+        }
+    }
+    live
+}
+
+/// Overwritten parts, and the manifest of a completion that did not come to its end, stay until their
+/// upload ends.
+fn is_of_upload(key: &Key) -> bool {
+    matches!(key.space(), Keyspace::Parts | Keyspace::Uploads)
 }
 
 /// Why the key is not at rest.

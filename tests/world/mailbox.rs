@@ -147,7 +147,7 @@ impl SimMailbox {
         let wires = core.clone();
         core.schedule(there, move || {
             owner.spawn(async move {
-                let reply = host.clone().handle(request).await;
+                let reply = witness.overhear(&host, set, drive, request).await;
                 let seen = asked.map(|asked| {
                     let holds = witness.answered(&host, &asked, &reply);
                     (asked, holds)

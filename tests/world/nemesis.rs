@@ -3,18 +3,20 @@
 //! Crashes, power cuts, pauses and drives that come back with everything they had may hit any drive
 //! at any time. What destroys a drive's contents may come at any time too, but hits one drive of a set:
 //! that is what the acknowledgement of a PUT promises to survive. A write that is not acknowledged yet
-//! may be lost with it; see [`super::inspect`].
+//! may be lost with it; see [`super::judge`]. Once everything is settled, as many drives of a set as it
+//! has parity are harmed at once ([`harm_settled`]).
 
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use basalt_engine::seam::Clock;
+use basalt_engine::seam::{Clock, Spawn};
 use basalt_engine::sim::{Prng, SimDisk, SimRuntime, WallSkew};
 
 use super::clients::Shared;
 use super::mailbox::Wire;
-use super::node::{JOURNAL_START, Machine, Node, SEGMENTS_START};
+use super::node::{JOURNAL_START, Machine, Node, Places, SEGMENTS_START};
+use super::place::Place;
 
 /// What may happen in a run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -38,6 +40,8 @@ pub enum Fault {
     /// A write to a segment is acknowledged and never lands, or lands elsewhere.
     LostWrite,
     MisdirectedWrite,
+    /// A write to the journal is acknowledged and never lands.
+    LostJournalWrite,
     /// Bits change in what the journal has held for a while.
     JournalRot,
     /// Bits change in a copy of the superblock.
@@ -47,7 +51,7 @@ pub enum Fault {
 }
 
 impl Fault {
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::PowerCut,
         Self::Kill,
         Self::Unplug,
@@ -61,6 +65,7 @@ impl Fault {
         Self::Loss,
         Self::LostWrite,
         Self::MisdirectedWrite,
+        Self::LostJournalWrite,
         Self::JournalRot,
         Self::SuperblockRot,
         Self::Clocks,
@@ -143,6 +148,11 @@ impl Nemesis {
                     self.harm(&disk, fault);
                 }
             }
+            Fault::LostJournalWrite => {
+                if drives > 1 {
+                    self.lose_journal_write(&self.machine.places[set][victim]);
+                }
+            }
             Fault::Clocks => self.set_clocks(),
             Fault::Exchange | Fault::Overwrite => self.destroy(set, victim, fault),
             Fault::Loss => {
@@ -164,21 +174,9 @@ impl Nemesis {
         self.runtime.schedule(pause, event);
     }
 
-    /// Payload goes bad; the superblock and the journal are left alone.
     fn spoil(&mut self, disk: &SimDisk, rot: bool) {
-        let payload: Vec<u64> =
-            disk.written_blocks().into_iter().filter(|&block| block >= SEGMENTS_START).collect();
-        if payload.is_empty() {
-            return;
-        }
-        for _ in 0..1 + self.prng.below(4) {
-            let block = payload[self.prng.index(payload.len())];
-            if rot {
-                disk.rot(block, self.prng.index(4096 * 8));
-            } else {
-                disk.make_unreadable(block..block + 1);
-            }
-        }
+        let blocks = 1 + self.prng.below(4);
+        spoil(&mut self.prng, disk, rot, blocks);
     }
 
     fn harm(&mut self, disk: &SimDisk, fault: Fault) {
@@ -227,6 +225,26 @@ impl Nemesis {
             if same_life && *disk.peek(block) == *before {
                 disk.rot(block, bit);
             }
+        });
+    }
+
+    /// The drive finds out when it is opened again, by what it has written since. Until it has written
+    /// something it cannot, so until then it is not opened again but exchanged.
+    fn lose_journal_write(&self, place: &Rc<Place>) {
+        let Some(disk) = place.disk().filter(|_| !place.forgets.get()) else { return };
+        place.forgets.set(true);
+        disk.lose_next_write_in(JOURNAL_START..SEGMENTS_START);
+        let (runtime, place) = (self.runtime.clone(), place.clone());
+        self.runtime.spawn(async move {
+            while disk.fated_writes() > 0 {
+                runtime.sleep(Duration::from_millis(100)).await;
+            }
+            let mut sound = 0;
+            while sound < 3 {
+                runtime.sleep(Duration::from_secs(1)).await;
+                sound = if disk.is_stalled() { 0 } else { sound + 1 };
+            }
+            place.forgets.set(false);
         });
     }
 
@@ -309,6 +327,48 @@ impl Nemesis {
             self.start().await;
         }
     }
+}
+
+/// Payload goes bad; the superblock and the journal are left alone.
+fn spoil(prng: &mut Prng, disk: &SimDisk, rot: bool, blocks: u64) {
+    let payload: Vec<u64> =
+        disk.written_blocks().into_iter().filter(|&block| block >= SEGMENTS_START).collect();
+    if payload.is_empty() {
+        return;
+    }
+    for _ in 0..blocks {
+        let block = payload[prng.index(payload.len())];
+        if rot {
+            disk.rot(block, prng.index(4096 * 8));
+        } else {
+            disk.make_unreadable(block..block + 1);
+        }
+    }
+}
+
+/// What every set survives once all is settled: up to `harmed` drives of it go away, or much of their
+/// payload goes bad. The one that was harmed before is among them, for nobody has looked at all of its
+/// payload since. Answers whether they went away.
+pub fn harm_settled(prng: &mut Prng, places: &Places, harmed: usize) -> bool {
+    let away = prng.coin();
+    for places in places.iter() {
+        let (mut chosen, mut left): (Vec<_>, Vec<_>) =
+            places.iter().partition(|place| place.may_fail.get());
+        while chosen.len() < harmed.min(places.len() - 1) {
+            chosen.push(left.swap_remove(prng.index(left.len())));
+        }
+        for place in chosen.into_iter().take(harmed) {
+            match place.disk() {
+                _ if away => place.unplug(),
+                Some(disk) => {
+                    let (rot, blocks) = (prng.coin(), 1 + prng.below(200));
+                    spoil(prng, &disk, rot, blocks);
+                }
+                None => {}
+            }
+        }
+    }
+    away
 }
 
 fn calm(wire: &RefCell<Wire>) {

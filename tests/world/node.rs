@@ -64,6 +64,7 @@ impl Node {
             id: plan.deployment,
             maps: plan.maps.clone(),
             parity: vec![parity; plan.maps.len()],
+            part_bytes_min: 1,
         };
         let store = |core: &SimRuntime| {
             let wire = machine.wire.clone();

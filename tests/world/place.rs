@@ -25,6 +25,8 @@ pub struct Place {
     unplugged: Cell<bool>,
     /// It is the one of its set that may lose what it holds.
     pub may_fail: Cell<bool>,
+    /// The end of its journal was lost, and nothing written since shows it: it cannot know.
+    pub forgets: Cell<bool>,
 }
 
 enum Contents {
@@ -43,6 +45,7 @@ impl Place {
             contents: RefCell::new(Contents::Blank),
             unplugged: Cell::new(false),
             may_fail: Cell::new(false),
+            forgets: Cell::new(false),
         }
     }
 
@@ -155,6 +158,9 @@ impl Bay for SimBay {
     }
 
     async fn open(&self) -> Result<SimStorage, Error> {
+        if self.place.forgets.replace(false) {
+            self.place.exchange();
+        }
         match self.place.disk() {
             Some(disk) => Ok(disk.open(&self.runtime)),
             None => Err(Error::Unavailable { reason: "the directory is empty" }),

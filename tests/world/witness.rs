@@ -1,14 +1,17 @@
-//! The payload rule, seen from outside (I7): whenever a write is answered with success, enough shards of
+//! What is seen of the drives from outside: their answers, which [`super::judge`] judges, and the payload
+//! rule (I7): whenever a write is answered with success, enough shards of
 //! each of its payloads are durable, as drives said and as was true when they said it.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 
 use basalt_engine::record::{Layout, Record};
 use basalt_engine::request::{Reply, Request};
-use basalt_engine::units::{DriveIndex, PayloadId, VersionId};
+use basalt_engine::units::{DriveIndex, PayloadId, SetIndex, VersionId};
 use basalt_net::quorum::shards_to_acknowledge_degraded;
 
+use super::judge::{Judge, Speaker};
 use super::mailbox::SimHost;
 
 #[derive(Default)]
@@ -16,12 +19,38 @@ pub struct Witness {
     versions: RefCell<BTreeMap<VersionId, Record>>,
     /// The drives that said that they hold their shard, one bit each.
     holders: RefCell<BTreeMap<PayloadId, u16>>,
+    judge: RefCell<Judge>,
 }
 
 /// A record on its way to a drive.
 pub struct Asked(DriveIndex, Record);
 
 impl Witness {
+    /// Has the drive handle a request, and judges its answer.
+    pub async fn overhear(
+        &self,
+        host: &Rc<SimHost>,
+        set: SetIndex,
+        position: DriveIndex,
+        request: Request,
+    ) -> Reply {
+        let speaker = Speaker::of(host, set, position);
+        let asked = speaker.and_then(|speaker| self.judge.borrow_mut().asks(speaker, &request));
+        let reply = host.clone().handle(request).await;
+        if let Some(asked) = asked
+            && let Some(speaker) = Speaker::of(host, set, position)
+        {
+            self.judge.borrow_mut().answered(speaker, &asked, &reply);
+        }
+        reply
+    }
+
+    /// The ETags of versions that are decided to be lost, and how many answers were judged.
+    pub fn verdict(&self) -> (BTreeSet<String>, u64) {
+        let judge = self.judge.borrow();
+        (judge.lost.clone(), judge.answers)
+    }
+
     pub fn asks(&self, drive: DriveIndex, request: &Request) -> Option<Asked> {
         let (Request::Accept { record, .. } | Request::Learn { record, .. }) = request else {
             return None;
@@ -59,6 +88,7 @@ impl Witness {
 
     /// A write of `version` is answered with success.
     pub fn acknowledged(&self, version: VersionId) {
+        self.judge.borrow().acknowledged(version);
         let versions = self.versions.borrow();
         let record = versions.get(&version).expect("what is acknowledged was proposed");
         for layout in record.payloads() {

@@ -11,7 +11,7 @@ use crate::index::Place;
 use crate::journal::Mutation;
 use crate::request::{Reply, RunRead, SmallShard};
 use crate::seam::{Runtime, Storage};
-use crate::units::{BLOCK_BYTES, BlockCount, BlockIndex, PayloadId};
+use crate::units::{BLOCK_BYTES, BlockCount, BlockIndex, Key, PayloadId};
 
 /// A gap up to this between the checksum block and the data asked for is read along.
 const READ_GAP_BLOCKS: u64 = 16;
@@ -44,7 +44,7 @@ impl<R: Runtime, S: Storage> Drive<R, S> {
                 return Ok(Reply::Done);
             }
         }
-        self.free(payload, |state| {
+        self.free(payload, None, |state| {
             !state.index.is_named(payload) && !state.index.is_relocated(payload)
         })
         .await
@@ -52,27 +52,29 @@ impl<R: Runtime, S: Storage> Drive<R, S> {
 
     /// Frees a payload that was relocated, and that nothing needs any more.
     pub(super) async fn release(self: &Rc<Self>, payload: PayloadId) -> Result<Reply> {
-        self.free(payload, |state| !state.index.is_named(payload)).await
+        self.free(payload, None, |state| !state.index.is_named(payload)).await
     }
 
     /// Frees a payload whoever names it, so that repair sees that it is missing.
-    pub(super) async fn drop_shard(self: &Rc<Self>, payload: PayloadId) -> Result<Reply> {
-        self.free(payload, |_| true).await
+    pub(super) async fn drop_shard(self: &Rc<Self>, payload: PayloadId, key: Key) -> Result<Reply> {
+        self.free(payload, Some(key), |_| true).await
     }
 
     async fn free(
         self: &Rc<Self>,
         payload: PayloadId,
+        key: Option<Key>,
         allowed: impl FnOnce(&State) -> bool,
     ) -> Result<Reply> {
-        let reservation = self.reserve(|state| state.free_bound(payload)).await?;
+        let bound = |state: &State| state.free_bound(payload, key.as_ref());
+        let reservation = self.reserve(bound).await?;
         let number = self.journal.last() + 1;
         let mutation = {
             let mut state = self.state.borrow_mut();
             if !allowed(&state) {
                 return Ok(Reply::Done);
             }
-            state.free(payload, number)
+            state.free(payload, key, number)
         };
         if mutation.is_empty() {
             return Ok(Reply::Done);
@@ -203,24 +205,27 @@ pub(super) fn block_of(extents: &[Extent], mut block: u64) -> BlockIndex {
 }
 
 impl State {
-    fn free_bound(&self, payload: PayloadId) -> (usize, usize) {
+    fn free_bound(&self, payload: PayloadId, needed_by: Option<&Key>) -> (usize, usize) {
         let names = self.index.payload(payload).map(|entry| entry.names.iter());
-        let keys = names.into_iter().flatten().map(|key| {
+        let keys = names.into_iter().flatten().chain(needed_by).map(|key| {
             key.as_bytes().len() + self.index.key(key).map_or(0, |state| state.encoded_bytes())
         });
         (1 + keys.clone().count(), keys.sum())
     }
 
-    /// Frees a payload; the keys whose records name it are no longer settled.
-    fn free(&mut self, payload: PayloadId, number: u64) -> Mutation {
+    /// Frees a payload; the keys whose records name it are no longer settled, nor is `needed_by`.
+    fn free(&mut self, payload: PayloadId, needed_by: Option<Key>, number: u64) -> Mutation {
         let mut mutation = Mutation::default();
         let Some(held) = self.index.remove_held(payload) else { return mutation };
         mutation.push(&Entry::Freed { payload });
         if let Place::Stored(stored) = held.place {
             self.release_stored(&stored, number);
         }
-        let mut names = self.index.payload(payload).map(|entry| entry.names.clone());
-        for key in names.take().into_iter().flatten() {
+        let names = self.index.payload(payload).map(|entry| entry.names.clone());
+        for key in names.into_iter().flatten().chain(needed_by) {
+            if self.index.key(&key).is_none() {
+                continue;
+            }
             let updated = self.index.update(&key, |state| state.unsettle());
             if updated.changed {
                 mutation.push(&self.key_entry(&key));

@@ -1,7 +1,8 @@
 //! The slot protocol: the acceptor's answers, made durable before they are given.
 //!
-//! Buckets that are closing: a record of such a bucket is accepted only where this drive already
-//! holds it, or where it is not fresh: it is being recovered, because others may have accepted it.
+//! Buckets that are closing: no record of such a bucket is accepted any more, not even one that is being
+//! recovered. So once R voting drives are closed nothing is decided in it that was not decided before,
+//! and that a listing sees.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -63,7 +64,7 @@ impl<R: Runtime, S: Storage> Drive<R, S> {
         fresh: bool,
     ) -> Result<Reply> {
         let step = Step { key: &key, epoch, record: Some(&record), copy: copy.as_ref() };
-        let admit = |state: &State| state.refuse_new(&key, fresh, &record);
+        let admit = |state: &State| state.refuse_new(&key, slot, ballot, fresh, &record);
         let accept = |state: &mut KeyState| state.accept(slot, ballot, base, &record);
         let accepted = self.step(step, admit, accept).await?;
         let accepted = accepted.map_err(|refused| self.name_winner(refused, &key, slot));
@@ -109,6 +110,7 @@ impl<R: Runtime, S: Storage> Drive<R, S> {
         key: Key,
         certificate: Certificate,
         settled: bool,
+        listed: &[PayloadId],
     ) -> Result<Reply> {
         let bound = |state: &State| {
             let bytes = key.as_bytes().len();
@@ -119,6 +121,7 @@ impl<R: Runtime, S: Storage> Drive<R, S> {
         let number = self.journal.last() + 1;
         {
             let mut state = self.state.borrow_mut();
+            let settled = settled && state.has_all(&key, certificate, listed);
             let updated = state.update(&key, |state| state.certify(certificate, settled));
             if !updated.changed {
                 return Ok(Reply::Done);
@@ -229,6 +232,15 @@ impl State {
         updated
     }
 
+    /// Whether every shard that the record of `certificate` asks of this drive is here, and of the
+    /// payloads `listed`.
+    fn has_all(&self, key: &Key, certificate: Certificate, listed: &[PayloadId]) -> bool {
+        let mut records = self.index.key(key).into_iter().flat_map(KeyState::records);
+        let record = records.find(|record| record.operation() == certificate.operation);
+        record.is_some_and(|record| self.index.has_shards(record, &Cell::new(0)))
+            && listed.iter().all(|payload| self.index.held(*payload).is_some())
+    }
+
     /// Entries and bytes that a step may add to the journal.
     fn bound(&self, step: &Step<'_>) -> (usize, usize) {
         let key = step.key.as_bytes().len();
@@ -289,14 +301,25 @@ impl State {
     }
 
     /// Refuses a record that would add to a closing bucket or a full drive.
-    fn refuse_new(&self, key: &Key, fresh: bool, record: &Record) -> Option<Refusal> {
-        let held =
-            self.index.key(key).is_some_and(|state| state.records().any(|held| held == record));
-        if held || record.kind() != Kind::Data || !fresh {
+    fn refuse_new(
+        &self,
+        key: &Key,
+        slot: Slot,
+        ballot: Ballot,
+        fresh: bool,
+        record: &Record,
+    ) -> Option<Refusal> {
+        if record.kind() != Kind::Data {
             return None;
         }
+        let state = self.index.key(key);
         if self.index.is_closed(key.bucket()) {
-            return Some(Refusal::BucketClosing);
+            let adds = state.is_none_or(|state| state.may_add(slot, ballot, record));
+            return adds.then_some(Refusal::BucketClosing);
+        }
+        let held = state.is_some_and(|state| state.records().any(|held| held == record));
+        if held || !fresh {
+            return None;
         }
         // What was staged was let in then.
         let brings_nothing =

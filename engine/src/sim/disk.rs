@@ -167,6 +167,10 @@ impl SimDisk {
     pub fn misdirect_next_write_in(&self, blocks: Range<u64>, to: u64) {
         self.state.borrow_mut().write_fates.push_back((blocks, WriteFate::Misdirected { to }));
     }
+    /// Writes that are still to be lost or misdirected.
+    pub fn fated_writes(&self) -> usize {
+        self.state.borrow().write_fates.len()
+    }
     /// Nothing is lost or misdirected on purpose any more.
     pub fn write_as_told(&self) {
         self.state.borrow_mut().write_fates.clear();

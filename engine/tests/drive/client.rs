@@ -129,7 +129,7 @@ impl Client {
             6 => self.learn(drive, &key).await,
             7 => self.abandon(drive, &key).await,
             8 => self.discard(drive).await,
-            9 => self.drop_shard(drive).await,
+            9 => self.drop_shard(drive, &key).await,
             10 => self.read(drive).await,
             _ => self.look(drive, &key).await,
         }
@@ -258,9 +258,11 @@ impl Client {
         };
         let certificate = Certificate { slot, operation: accepted.operation() };
         let settled = self.prng.below(3) > 0;
+        let whole = accepted.payloads().all(|layout| self.model.held.contains_key(&layout.payload));
         let mut after = self.model.clone();
-        after.update(key, |state| state.certify(certificate, settled));
-        let request = Request::Certify { key: key.clone(), certificate, settled };
+        after.update(key, |state| state.certify(certificate, settled && whole));
+        let listed = Vec::new();
+        let request = Request::Certify { key: key.clone(), certificate, settled, listed };
         self.ask(drive, request, after, false).await;
     }
 
@@ -314,11 +316,11 @@ impl Client {
         }
     }
 
-    async fn drop_shard(&mut self, drive: &Rc<SimDrive>) {
+    async fn drop_shard(&mut self, drive: &Rc<SimDrive>, key: &Key) {
         let Some(payload) = self.some_payload() else { return };
         let mut after = self.model.clone();
-        after.held.remove(&payload);
-        let naming: Vec<Key> = after
+        let held = after.held.remove(&payload).is_some();
+        let mut naming: Vec<Key> = after
             .keys
             .iter()
             .filter(|(_, state)| {
@@ -327,10 +329,14 @@ impl Client {
             })
             .map(|(key, _)| key.clone())
             .collect();
+        if held && after.keys.contains_key(key) {
+            naming.push(key.clone());
+        }
         for key in naming {
             after.update(&key, |state| state.unsettle());
         }
-        self.ask(drive, Request::DropShard { payload }, after, true).await;
+        let request = Request::DropShard { payload, key: key.clone() };
+        self.ask(drive, request, after, true).await;
     }
 
     fn some_payload(&mut self) -> Option<PayloadId> {

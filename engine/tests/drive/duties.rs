@@ -80,7 +80,8 @@ fn a_relocated_payload_stays_until_it_is_released() {
         let base = Some(Certificate { slot: first, operation: OperationId(1) });
         drive.handle(request(&part, first.next(), base, Kind::Relocated, 2)).await;
         let certificate = Certificate { slot: first.next(), operation: OperationId(2) };
-        drive.handle(Request::Certify { key: part.clone(), certificate, settled: true }).await;
+        let (of, listed) = (part.clone(), vec![]);
+        drive.handle(Request::Certify { key: of, certificate, settled: true, listed }).await;
         assert!(orphans(&drive).await.is_empty());
         drive.handle(Request::Discard { payload }).await;
         check_small(&drive, payload, 100).await;
@@ -130,6 +131,17 @@ fn closing_buckets_and_newer_maps_are_kept() {
             "{reply:?}"
         );
         put_ok(&drive, "before", 1).await;
+        for (name, id) in [("before", 1), ("after", 2)] {
+            let mut recovered = request(&key(name), Slot::first(0), None, Kind::Data, id);
+            if let Request::Accept { ballot, fresh, .. } = &mut recovered {
+                (*ballot, *fresh) = (Ballot { round: 1, proposer: 9 }, false);
+            }
+            let reply = drive.handle(recovered).await;
+            assert!(
+                matches!(reply, Reply::Refused { refusal: Refusal::BucketClosing, .. }),
+                "nothing is decided any more, {name} neither: {reply:?}"
+            );
+        }
         assert!(matches!(drive.handle(Request::InstallMap { map: newer }).await, Reply::Done));
         let reply = put(&drive, "before", 1).await;
         assert!(matches!(reply, Reply::Refused { refusal: Refusal::OldEpoch(_), .. }), "{reply:?}");

@@ -231,7 +231,7 @@ fn wrong_payload_is_found_when_it_is_read_or_verified() {
         let read = Request::ReadRun { payload: PayloadId(4), first_block: 0, blocks: 5 };
         let reply = drive.handle(read).await;
         assert!(matches!(reply, Reply::Failed(Error::Corrupt { .. })), "{reply:?}");
-        let drop = Request::DropShard { payload: PayloadId(4) };
+        let drop = Request::DropShard { payload: PayloadId(4), key: key("unknown") };
         assert!(matches!(drive.handle(drop).await, Reply::Done));
         let read = Request::ReadRun { payload: PayloadId(4), first_block: 0, blocks: 5 };
         let reply = drive.handle(read).await;

@@ -243,7 +243,7 @@ pub(crate) async fn put_ok(drive: &Rc<SimDrive>, name: &str, id: u128) {
 
 pub(crate) async fn settle(drive: &Rc<SimDrive>, name: &str, slot: Slot, id: u128) {
     let certificate = Certificate { slot, operation: OperationId(id) };
-    let certify = Request::Certify { key: key(name), certificate, settled: true };
+    let certify = Request::Certify { key: key(name), certificate, settled: true, listed: vec![] };
     assert!(matches!(drive.handle(certify).await, Reply::Done));
 }
 

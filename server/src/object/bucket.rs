@@ -146,6 +146,11 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
             Ok(()) => self.is_empty(incarnation).await,
             Err(error) => Err(error),
         };
+        let emptied = match emptied {
+            // A slot may have been decided and cannot be seen to be while the bucket is closing.
+            Err(Error::BucketClosing) => Ok(false),
+            emptied => emptied,
+        };
         let (before, _) = self.bucket_value(name).await?;
         if before.live().is_none_or(|record| record.operation() != operation) {
             return Err(Error::Conflict);
@@ -164,6 +169,22 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
         self.on_quorums(|| Request::ReopenBucket { incarnation }).await?;
         self.write_bucket(name, open, before.condition(), &before).await.map_err(conflict)?;
         emptied.and(Err(Error::BucketNotEmpty))
+    }
+
+    /// Brings to its end what the closer of a bucket seems to have left.
+    pub(super) async fn finish_closing(&self, name: &str) -> Result<()> {
+        let (before, value) = self.bucket_value(name).await?;
+        match value.filter(|value| value.state == State::Closing) {
+            Some(closing) => self.finish_stale_closing(name, &before, closing).await,
+            None => Ok(()),
+        }
+    }
+
+    /// The bucket of an incarnation; `None` where it was deleted.
+    pub(super) async fn name_of_bucket(&self, incarnation: Incarnation) -> Result<Option<String>> {
+        let buckets = self.buckets().await?;
+        let found = buckets.into_iter().find(|bucket| bucket.incarnation == incarnation);
+        Ok(found.map(|bucket| bucket.name))
     }
 
     async fn finish_stale_closing(&self, name: &str, seen: &KeyRead, closing: Value) -> Result<()> {

@@ -9,6 +9,9 @@ pub type Result<T> = std::result::Result<T, Error>;
 pub enum Error {
     #[error("bucket does not exist")]
     NoSuchBucket,
+    /// The bucket is closing: it may be gone in a moment, or open again.
+    #[error("bucket is being deleted; try again")]
+    BucketClosing,
     #[error("bucket exists already")]
     BucketExists,
     #[error("bucket is not empty")]

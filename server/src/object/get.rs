@@ -20,8 +20,8 @@ use super::store::Store;
 impl<M: Mailbox, R: Runtime> Store<M, R> {
     /// What the key's current object is, without its bytes.
     pub async fn head(&self, bucket: &str, key: &Bytes) -> Result<ObjectInfo> {
-        let (record, _) = self.live_object(bucket, key, false).await?;
-        Ok(object_info(&record))
+        let live = self.live_object(bucket, key, false).await?;
+        Ok(object_info(&live.record))
     }
 
     /// Calls `select` once with what the object is; it answers which bytes to read (`None`: none,
@@ -32,10 +32,10 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
         key: &Bytes,
         select: impl FnOnce(&ObjectInfo) -> Option<Span>,
     ) -> Result<(ObjectInfo, Option<ObjectBody<M, R>>)> {
-        let (record, copy) = self.live_object(bucket, key, true).await?;
+        let Live { key, record, copy } = self.live_object(bucket, key, true).await?;
         let info = object_info(&record);
         let Some(span) = select(&info) else { return Ok((info, None)) };
-        let body = self.body(&record, copy, span).await?;
+        let body = self.body(&key, &record, copy, span).await?;
         Ok((info, Some(body)))
     }
 
@@ -45,8 +45,8 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
         bucket: &str,
         key: &Bytes,
     ) -> Result<(ObjectInfo, Vec<ObjectPart>)> {
-        let (record, _) = self.live_object(bucket, key, false).await?;
-        Ok((object_info(&record), self.parts_of(&record).await?))
+        let Live { key, record, .. } = self.live_object(bucket, key, false).await?;
+        Ok((object_info(&record), self.parts_of(&key, &record).await?))
     }
 
     /// As [`Self::get`], for who wants to choose among the object's parts.
@@ -56,19 +56,21 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
         key: &Bytes,
         select: impl FnOnce(&ObjectInfo, &[ObjectPart]) -> Option<Span>,
     ) -> Result<(ObjectInfo, Vec<ObjectPart>, Option<ObjectBody<M, R>>)> {
-        let (record, copy) = self.live_object(bucket, key, true).await?;
-        let (info, parts) = (object_info(&record), self.parts_of(&record).await?);
+        let Live { key, record, copy } = self.live_object(bucket, key, true).await?;
+        let (info, parts) = (object_info(&record), self.parts_of(&key, &record).await?);
         let Some(span) = select(&info, &parts) else { return Ok((info, parts, None)) };
-        let body = self.body(&record, copy, span).await?;
+        let body = self.body(&key, &record, copy, span).await?;
         Ok((info, parts, Some(body)))
     }
 
-    async fn parts_of(&self, record: &Record) -> Result<Vec<ObjectPart>> {
+    async fn parts_of(&self, key: &Key, record: &Record) -> Result<Vec<ObjectPart>> {
         if record.etag().parts == 0 {
             return Ok(Vec::new());
         }
         let table = match record.form() {
-            PayloadForm::Manifest => Some(self.whole_manifest(&record.payload(0)).await?.parts),
+            PayloadForm::Manifest => {
+                Some(self.whole_manifest(key, &record.payload(0)).await?.parts)
+            }
             PayloadForm::None | PayloadForm::Inline => parts_in(record.checksums()),
         };
         // A table that is not there was lost by nobody: the record came from elsewhere.
@@ -83,7 +85,7 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
         bucket: &str,
         key: &Bytes,
         with_copy: bool,
-    ) -> Result<(Record, Option<Bytes>)> {
+    ) -> Result<Live> {
         let remembered = self.remembered_bucket(bucket);
         if let Some(incarnation) = remembered {
             let read = self.live_in(bucket, incarnation, key, with_copy).await?;
@@ -104,18 +106,19 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
         incarnation: Incarnation,
         key: &Bytes,
         with_copy: bool,
-    ) -> Result<Option<(Record, Option<Bytes>)>> {
+    ) -> Result<Option<Live>> {
         let place = self.place(bucket, key);
         let key = Key::new(Keyspace::Objects, incarnation, key);
         let read = self.read_head(place.set, &key, place.first_drive, with_copy).await?;
         let Some(record) = read.live().cloned() else { return Ok(None) };
         refuse_lost(place.set, &record)?;
-        Ok(Some((record, read.copy)))
+        Ok(Some(Live { key, record, copy: read.copy }))
     }
 
     /// Bytes `span` of the object that `record` describes; `copy` is its payload, if it came along.
     pub(super) async fn body(
         &self,
+        key: &Key,
         record: &Record,
         copy: Option<Bytes>,
         span: Span,
@@ -124,18 +127,14 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
         if let Some(copy) = copy {
             let (start, end) = (span.start as usize, span.end as usize);
             let bytes = copy.slice(start..end);
-            return Ok(ObjectBody {
-                bytes: Some(bytes),
-                store: self.clone(),
-                ..ObjectBody::of(self)
-            });
+            return Ok(ObjectBody { bytes: Some(bytes), ..ObjectBody::of(self, key) });
         }
         let payloads = match record.form() {
             PayloadForm::None => Vec::new(),
             PayloadForm::Inline => record.payloads().collect(),
-            PayloadForm::Manifest => self.manifest(&record.payload(0)).await?,
+            PayloadForm::Manifest => self.manifest(key, &record.payload(0)).await?,
         };
-        let mut body = ObjectBody::of(self);
+        let mut body = ObjectBody::of(self, key);
         let mut start = 0;
         for layout in payloads {
             let end = start + layout.bytes;
@@ -149,13 +148,13 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
     }
 
     /// The payloads that a manifest lists.
-    pub(super) async fn manifest(&self, layout: &Layout) -> Result<Vec<Layout>> {
-        Ok(self.whole_manifest(layout).await?.payloads)
+    pub(super) async fn manifest(&self, key: &Key, layout: &Layout) -> Result<Vec<Layout>> {
+        Ok(self.whole_manifest(key, layout).await?.payloads)
     }
 
-    async fn whole_manifest(&self, layout: &Layout) -> Result<Manifest> {
+    async fn whole_manifest(&self, key: &Key, layout: &Layout) -> Result<Manifest> {
         let span = Span { start: 0, end: layout.bytes };
-        let mut reader = PayloadReader::new(self.clone(), layout.clone(), span);
+        let mut reader = PayloadReader::new(self.clone(), key.clone(), layout.clone(), span);
         let mut bytes = BytesMut::new();
         while let Some(piece) = reader.next().await? {
             bytes.extend_from_slice(&piece);
@@ -164,6 +163,14 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
             Error::Unreadable { set: basalt_engine::units::SetIndex(layout.set), short_by: 1 };
         manifest::decode(&bytes.freeze()).ok_or(unreadable)
     }
+}
+
+/// An object that is there.
+pub(super) struct Live {
+    pub key: Key,
+    pub record: Record,
+    /// Its payload, if it was asked for and came along.
+    pub copy: Option<Bytes>,
 }
 
 /// What a data record says to clients.
@@ -185,14 +192,21 @@ pub(super) fn object_info(record: &Record) -> ObjectInfo {
 /// The bytes of an object as they are read: first what is at hand, then payload by payload.
 pub struct ObjectBody<M: Mailbox, R: Runtime> {
     store: Store<M, R>,
+    key: Key,
     bytes: Option<Bytes>,
     current: Option<PayloadReader<M, R>>,
     later: VecDeque<(Layout, Span)>,
 }
 
 impl<M: Mailbox, R: Runtime> ObjectBody<M, R> {
-    fn of(store: &Store<M, R>) -> Self {
-        Self { store: store.clone(), bytes: None, current: None, later: VecDeque::new() }
+    fn of(store: &Store<M, R>, key: &Key) -> Self {
+        Self {
+            store: store.clone(),
+            key: key.clone(),
+            bytes: None,
+            current: None,
+            later: VecDeque::new(),
+        }
     }
 }
 
@@ -209,7 +223,8 @@ impl<M: Mailbox, R: Runtime> Body for ObjectBody<M, R> {
                 self.current = None;
             }
             let Some((layout, span)) = self.later.pop_front() else { return Ok(None) };
-            self.current = Some(PayloadReader::new(self.store.clone(), layout, span));
+            let (store, key) = (self.store.clone(), self.key.clone());
+            self.current = Some(PayloadReader::new(store, key, layout, span));
         }
     }
 }

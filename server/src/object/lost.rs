@@ -66,7 +66,7 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
         let Some(newest) = self.newest(set, key).await else {
             return Ok(false);
         };
-        if !self.is_beyond_repair(set, &newest.head.1).await {
+        if !self.is_beyond_repair(set, key, &newest.head.1).await {
             self.missed().borrow_mut().forget(set, key);
             return Ok(false);
         }
@@ -104,14 +104,14 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
     }
 
     /// Whether fewer than k shards of a payload are on all drives together, as all of them say.
-    async fn is_beyond_repair(&self, set: SetIndex, record: &Record) -> bool {
+    async fn is_beyond_repair(&self, set: SetIndex, key: &Key, record: &Record) -> bool {
         if record.kind() != Kind::Data {
             return false;
         }
         let own: Vec<_> = record.payloads().collect();
         match self.has_too_few(set, &own).await {
             Some(false) if record.form() == PayloadForm::Manifest => {
-                let Ok(all) = self.payloads_of(record).await else { return false };
+                let Ok(all) = self.payloads_of(key, record).await else { return false };
                 self.has_too_few(set, &all).await == Some(true)
             }
             too_few => too_few == Some(true),

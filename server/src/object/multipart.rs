@@ -33,7 +33,7 @@ use super::upload::{State, Upload, UploadPlace, id_text, new_id, parse_id};
 use super::{checksums, manifest, stage};
 
 /// S3's smallest part, the last one excepted.
-const PART_BYTES_MIN: u64 = 5 << 20;
+pub const PART_BYTES_MIN: u64 = 5 << 20;
 /// S3's highest part number.
 pub const PART_NUMBER_MAX: u32 = 10_000;
 /// Races against other writers of the object that a completion loses before it gives up for now.
@@ -209,7 +209,10 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
         let (before, _) = self.upload_value(names).await?;
         let completed = Upload { state: State::Completed(record.clone()), ..upload };
         self.write_upload(names, &before, &completed).await?;
-        let kept = if overwritten { Vec::new() } else { self.parts_payloads(&record).await? };
+        let kept = match overwritten {
+            true => Vec::new(),
+            false => self.parts_payloads(&names.object, &record).await?,
+        };
         self.remove_parts(names, &kept).await?;
         Ok(written(&record))
     }
@@ -256,11 +259,11 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
     }
 
     /// The payloads of the parts that make the object of `record`.
-    pub(super) async fn parts_payloads(&self, record: &Record) -> Result<Vec<Layout>> {
+    pub(super) async fn parts_payloads(&self, key: &Key, record: &Record) -> Result<Vec<Layout>> {
         match record.form() {
             PayloadForm::None => Ok(Vec::new()),
             PayloadForm::Inline => Ok(record.payloads().collect()),
-            PayloadForm::Manifest => self.manifest(&record.payload(0)).await,
+            PayloadForm::Manifest => self.manifest(key, &record.payload(0)).await,
         }
     }
 
@@ -290,7 +293,7 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
                 return Err(invalid);
             }
             let last = index + 1 == parts.len();
-            if !last && record.size() < PART_BYTES_MIN {
+            if !last && record.size() < self.part_bytes_min() {
                 return Err(Error::PartTooSmall { number: part.number, bytes: record.size() });
             }
             chosen.push(Part { number: part.number, record });

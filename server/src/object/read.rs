@@ -13,7 +13,7 @@ use basalt_engine::codec;
 use basalt_engine::record::Layout;
 use basalt_engine::request::{Reply, Request};
 use basalt_engine::seam::Runtime;
-use basalt_engine::units::{BLOCK_BYTES, DriveIndex, SetIndex};
+use basalt_engine::units::{BLOCK_BYTES, DriveIndex, Key, SetIndex};
 use basalt_net::mailbox::{Mailbox, Replies};
 use bytes::{Bytes, BytesMut};
 use futures_util::future::{Either, select};
@@ -33,6 +33,8 @@ const DEADLINE: Duration = Duration::from_secs(20);
 /// Reads bytes `span` of one payload, in order.
 pub(super) struct PayloadReader<M: Mailbox, R: Runtime> {
     store: Store<M, R>,
+    /// What is being read.
+    key: Key,
     layout: Layout,
     /// What is still to be asked for, in bytes of the payload.
     ahead: Span,
@@ -60,10 +62,10 @@ pub(super) struct Window {
 }
 
 impl<M: Mailbox, R: Runtime> PayloadReader<M, R> {
-    pub(super) fn new(store: Store<M, R>, layout: Layout, span: Span) -> Self {
+    pub(super) fn new(store: Store<M, R>, key: Key, layout: Layout, span: Span) -> Self {
         assert!(span.start <= span.end && span.end <= layout.bytes);
         let ready = std::collections::VecDeque::new();
-        Self { store, layout, ahead: span, pending: None, ready, avoid: 0 }
+        Self { store, key, layout, ahead: span, pending: None, ready, avoid: 0 }
     }
 
     /// The next bytes; `None` at the end.
@@ -164,7 +166,8 @@ impl<M: Mailbox, R: Runtime> PayloadReader<M, R> {
         gathered.failed |= 1 << shard;
         if fault == Fault::Wrong {
             let drive = DriveIndex(self.layout.order[shard]);
-            self.store.report_wrong_shard(SetIndex(self.layout.set), drive, self.layout.payload);
+            let (set, payload) = (SetIndex(self.layout.set), self.layout.payload);
+            self.store.report_wrong_shard(&self.key, set, drive, payload);
         }
     }
 

@@ -29,7 +29,7 @@ pub(super) async fn rebuild_shard<M: Mailbox, R: Runtime>(
     shard: usize,
     drive: DriveIndex,
 ) -> Result<()> {
-    let rebuild = Rebuild { store, layout, shard, drive };
+    let rebuild = Rebuild { store, key, layout, shard, drive };
     let (payload, operation) = (layout.payload, record.operation());
     if layout.is_small() {
         let bytes = rebuild.range(Window::whole_shard(layout)).await?;
@@ -54,6 +54,7 @@ pub(super) async fn rebuild_shard<M: Mailbox, R: Runtime>(
 
 struct Rebuild<'a, M: Mailbox, R: Runtime> {
     store: &'a Store<M, R>,
+    key: &'a Key,
     layout: &'a Layout,
     shard: usize,
     drive: DriveIndex,
@@ -80,7 +81,7 @@ impl<M: Mailbox, R: Runtime> Rebuild<'_, M, R> {
                     count += 1;
                 }
                 Err(read::Fault::Wrong) => {
-                    self.store.report_wrong_shard(set, drive, self.layout.payload);
+                    self.store.report_wrong_shard(self.key, set, drive, self.layout.payload);
                 }
                 Err(read::Fault::Missing) => {}
             }

@@ -550,7 +550,7 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
                 Error::Unavailable { set, action, short_by }
             }
             Ended::PayloadOutOfReach => Error::Unreadable { set, short_by: 1 },
-            Ended::BucketClosing => Error::NoSuchBucket,
+            Ended::BucketClosing => Error::BucketClosing,
             Ended::Full => Error::Full { set },
             Ended::Unknown
             | Ended::Nothing

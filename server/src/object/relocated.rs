@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use basalt_engine::record::Kind;
 use basalt_engine::request::{Reply, Request};
 use basalt_engine::seam::Runtime;
-use basalt_engine::units::{DriveIndex, Key, PayloadId, SetIndex};
+use basalt_engine::units::{DriveIndex, Key, Keyspace, PayloadId, SetIndex};
 use basalt_net::mailbox::Mailbox;
 
 use super::error::Result;
@@ -78,7 +78,12 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
                 next = Some(next.map_or(last.payload, |next| next.min(last.payload)));
             }
             for entry in entries {
-                let Some(object) = object_key(&entry.key) else { continue };
+                // What repair rebuilds, it stages under the object's own key.
+                let object = match entry.key.space() {
+                    Keyspace::Objects => Some(entry.key.clone()),
+                    _ => object_key(&entry.key),
+                };
+                let Some(object) = object else { continue };
                 let holders = objects.entry(object).or_default();
                 holders.entry(entry.payload).or_default().push(drive);
             }
@@ -101,7 +106,7 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
         if record.kind() == Kind::Lost {
             return Ok(None);
         }
-        let listed = self.payloads_of(&record).await?;
+        let listed = self.payloads_of(object, &record).await?;
         Ok(Some(listed.into_iter().map(|layout| layout.payload).collect()))
     }
 

@@ -25,7 +25,7 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
         let Some(record) = read.live() else { return Ok(None) };
         refuse_lost(place.set, record)?;
         let span = Span { start: 0, end: record.size() };
-        let mut body = self.body(record, read.copy.clone(), span).await?;
+        let mut body = self.body(&key, record, read.copy.clone(), span).await?;
         let mut value = BytesMut::new();
         while let Some(bytes) = body.next().await? {
             value.extend_from_slice(&bytes);

@@ -35,6 +35,16 @@ pub enum Settled {
 impl<M: Mailbox, R: Runtime> Store<M, R> {
     /// Settles one key as far as the drives that answer allow.
     pub async fn settle_key(&self, set: SetIndex, key: &Key) -> Result<Settled> {
+        match self.settle_head(set, key).await {
+            Err(Error::BucketClosing) => {
+                self.settle_in_closed_bucket(set, key).await?;
+                self.settle_head(set, key).await
+            }
+            settled => settled,
+        }
+    }
+
+    async fn settle_head(&self, set: SetIndex, key: &Key) -> Result<Settled> {
         let head = match self.decide_head(set, key).await {
             Err(Error::Unreadable { .. }) if self.consider_loss(set, key).await? => {
                 self.decide_head(set, key).await?
@@ -46,20 +56,22 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
         let Some((slot, record)) = head else { return Ok(Settled::Absent) };
         let drives = self.mailbox().drive_count(set);
         let taught = self.teach(set, key, slot, &record, &digests).await;
-        let complete = match self.complete_shards(set, key, &record, &taught).await {
+        let payloads = match self.payloads_of(key, &record).await {
             // A manifest that cannot be read may be lost, too.
-            Err(Error::Unreadable { .. }) => Vec::new(),
-            complete => complete?,
+            Err(Error::Unreadable { .. }) => None,
+            payloads => Some(payloads?),
         };
-        let everywhere = complete.len() == drives;
-        if everywhere {
+        if let Some(payloads) = payloads
+            && self.complete_shards(set, key, &record, &payloads, &taught).await == drives
+        {
             let certificate = Certificate { slot, operation: record.operation() };
-            self.certify(set, key, certificate, true).await;
+            let listed = payloads.get(record.payload_count()..).unwrap_or_default();
+            self.certify_settled(set, key, certificate, listed).await;
             return Ok(Settled::Fully);
         }
         // What could not be completed although every drive answers may be lost.
         if taught.len() == drives && self.consider_loss(set, key).await? {
-            return Box::pin(self.settle_key(set, key)).await;
+            return Box::pin(self.settle_head(set, key)).await;
         }
         Ok(Settled::OnLiveDrives)
     }
@@ -145,18 +157,18 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
         None
     }
 
-    /// Rebuilds the shards that drives lack. Returns the drives that now have everything.
+    /// Rebuilds the shards that drives lack. Answers how many drives now have everything.
     async fn complete_shards(
         &self,
         set: SetIndex,
         key: &Key,
         record: &Record,
+        payloads: &[Layout],
         drives: &BTreeSet<DriveIndex>,
-    ) -> Result<Vec<DriveIndex>> {
-        let payloads = self.payloads_of(record).await?;
-        let mut complete = Vec::new();
+    ) -> usize {
+        let mut complete = 0;
         for &drive in drives {
-            let missing = self.missing_on(set, drive, &payloads).await;
+            let missing = self.missing_on(set, drive, payloads).await;
             let mut has_all = missing.is_some();
             for (layout, shard) in missing.into_iter().flatten() {
                 match rebuild_shard(self, key, record, &layout, shard, drive).await {
@@ -167,21 +179,19 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
                     }
                 }
             }
-            if has_all {
-                complete.push(drive);
-            }
+            complete += usize::from(has_all);
         }
-        Ok(complete)
+        complete
     }
 
-    /// The payloads that `record` asks of drives: its own, and those that its manifest lists.
-    pub(super) async fn payloads_of(&self, record: &Record) -> Result<Vec<Layout>> {
+    /// The payloads that `record` asks of drives: first its own, then those that its manifest lists.
+    pub(super) async fn payloads_of(&self, key: &Key, record: &Record) -> Result<Vec<Layout>> {
         let mut payloads: Vec<Layout> = match record.kind() {
             Kind::Data => record.payloads().collect(),
             Kind::Tombstone | Kind::Relocated | Kind::Lost => Vec::new(),
         };
         if record.kind() == Kind::Data && record.form() == PayloadForm::Manifest {
-            payloads.extend(self.manifest(&record.payload(0)).await?);
+            payloads.extend(self.manifest(key, &record.payload(0)).await?);
         }
         Ok(payloads)
     }
@@ -208,7 +218,7 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
         Some(owed.into_iter().zip(holds).filter(|(_, has)| !has).map(|(owed, _)| owed).collect())
     }
 
-    /// Spreads a certificate; with `settled`, every drive has everything.
+    /// Spreads a certificate; with `settled`, every drive has everything that its record names.
     pub(super) async fn certify(
         &self,
         set: SetIndex,
@@ -216,12 +226,35 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
         certificate: Certificate,
         settled: bool,
     ) {
+        self.certify_listed(set, key, certificate, settled, &[]).await;
+    }
+
+    /// As [`Self::certify`]: every drive also has what the record's manifest has `listed`.
+    async fn certify_settled(
+        &self,
+        set: SetIndex,
+        key: &Key,
+        certificate: Certificate,
+        listed: &[Layout],
+    ) {
+        self.certify_listed(set, key, certificate, true, listed).await;
+    }
+
+    async fn certify_listed(
+        &self,
+        set: SetIndex,
+        key: &Key,
+        certificate: Certificate,
+        settled: bool,
+        listed: &[Layout],
+    ) {
         let drives = self.mailbox().drive_count(set) as u8;
-        let requests = (0..drives)
-            .map(|drive| {
-                (DriveIndex(drive), Request::Certify { key: key.clone(), certificate, settled })
-            })
-            .collect();
+        let request = |drive: u8| {
+            let here = listed.iter().filter(|layout| layout.shard_of(drive).is_some());
+            let listed = here.map(|layout| layout.payload).collect();
+            (DriveIndex(drive), Request::Certify { key: key.clone(), certificate, settled, listed })
+        };
+        let requests = (0..drives).map(request).collect();
         let mut replies = self.mailbox().send(set, requests);
         while replies.next().await.is_some() {}
     }
@@ -287,12 +320,10 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
             match upload.state {
                 // A completion under way may have chosen a part that was overwritten since.
                 State::Open if space == Keyspace::Parts => return Ok(true),
-                State::Open => {}
-                State::Completing(record, _) | State::Completed(record) => {
-                    if self.lists(&record, orphan).await? {
-                        return Ok(true);
-                    }
+                State::Completing(record, _) if self.lists(&record, orphan).await? => {
+                    return Ok(true);
                 }
+                State::Open | State::Completing(..) | State::Completed(_) => {}
             }
         }
         let Some(object) = object_key(&orphan.key) else { return Ok(false) };
@@ -303,7 +334,7 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
     }
 
     async fn lists(&self, record: &Record, orphan: &Orphan) -> Result<bool> {
-        let listed = self.payloads_of(record).await?;
+        let listed = self.payloads_of(&orphan.key, record).await?;
         Ok(listed.iter().any(|layout| layout.payload == orphan.payload))
     }
 }

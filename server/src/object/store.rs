@@ -6,7 +6,7 @@ use std::rc::Rc;
 use ahash::AHashMap;
 use basalt_engine::request::{Request, SetMap};
 use basalt_engine::seam::Runtime;
-use basalt_engine::units::{DeploymentId, DriveIndex, Incarnation, PayloadId, SetIndex};
+use basalt_engine::units::{DeploymentId, DriveIndex, Incarnation, Key, PayloadId, SetIndex};
 use basalt_net::mailbox::Mailbox;
 use basalt_net::quorum::{self, Quorums, bit};
 
@@ -27,6 +27,8 @@ pub struct Deployment {
     pub maps: Vec<SetMap>,
     /// Parity shards of each storage class, for each set.
     pub parity: Vec<ClassParity>,
+    /// What every part of an upload but the last has at least.
+    pub part_bytes_min: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -51,6 +53,7 @@ struct Core<M, R> {
     runtime: R,
     deployment: DeploymentId,
     parity: Vec<ClassParity>,
+    part_bytes_min: u64,
     quorums: Vec<Quorums>,
     maps: RefCell<Vec<SetMap>>,
     /// Places where a drive stands that waits to join its set, one bit each, for each set.
@@ -94,6 +97,7 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
             runtime,
             deployment: deployment.id,
             parity: deployment.parity,
+            part_bytes_min: deployment.part_bytes_min,
             quorums,
             maps: RefCell::new(deployment.maps),
             candidates: RefCell::new(vec![0; sets]),
@@ -108,6 +112,9 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
 
     pub fn runtime(&self) -> &R {
         &self.core.runtime
+    }
+    pub(super) fn part_bytes_min(&self) -> u64 {
+        self.core.part_bytes_min
     }
     pub(super) fn hashing(&self) -> &Hashing {
         &self.core.hashing
@@ -241,10 +248,17 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
         drop(self.core.mailbox.send(set, requests));
     }
 
-    /// Tells a drive that its shard is wrong, so that repair rebuilds it.
-    pub(super) fn report_wrong_shard(&self, set: SetIndex, drive: DriveIndex, payload: PayloadId) {
+    /// Tells a drive that its shard is wrong, so that repair rebuilds it; `key` was being read.
+    pub(super) fn report_wrong_shard(
+        &self,
+        key: &Key,
+        set: SetIndex,
+        drive: DriveIndex,
+        payload: PayloadId,
+    ) {
         tracing::warn!(set = set.0, drive = drive.0, %payload, "shard is wrong; repair will rebuild it");
-        drop(self.core.mailbox.send(set, vec![(drive, Request::DropShard { payload })]));
+        let request = Request::DropShard { payload, key: key.clone() };
+        drop(self.core.mailbox.send(set, vec![(drive, request)]));
     }
 
     pub(super) fn missed(&self) -> &RefCell<Missed> {

@@ -33,7 +33,8 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
                 metadata: encode_metadata(&metadata, tags),
                 ..record.fields()
             };
-            let copy = self.travelling(record, before.copy.clone(), &mut fields.payloads).await?;
+            let copy = before.copy.clone();
+            let copy = self.travelling(&key, record, copy, &mut fields.payloads).await?;
             let write = Write::restated(key.clone(), Record::encode(&fields), &before, copy);
             match self.write_key(place.set, write).await {
                 Err(Error::PreconditionFailed) => {}
@@ -47,6 +48,7 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
     /// the former one go with the former record.
     async fn travelling(
         &self,
+        key: &Key,
         record: &Record,
         copy: Option<Bytes>,
         payloads: &mut [Layout],
@@ -54,7 +56,7 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
         let Some(layout) = payloads.first_mut().filter(|layout| layout.is_co_staged()) else {
             return Ok(None);
         };
-        let mut body = self.body(record, copy, Span { start: 0, end: record.size() }).await?;
+        let mut body = self.body(key, record, copy, Span { start: 0, end: record.size() }).await?;
         let mut bytes = BytesMut::new();
         while let Some(piece) = body.next().await? {
             bytes.extend_from_slice(&piece);

@@ -179,7 +179,10 @@ impl<M: Mailbox, R: Runtime> Sweep<'_, M, R> {
     async fn forget(&self, names: &UploadPlace, before: &KeyRead, record: &Record) -> Result<()> {
         let head = self.store.read_key(self.set, &names.object).await?;
         let is_head = head.live().is_some_and(|live| live.version() == record.version());
-        let kept = if is_head { self.store.parts_payloads(record).await? } else { Vec::new() };
+        let kept = match is_head {
+            true => self.store.parts_payloads(&names.object, record).await?,
+            false => Vec::new(),
+        };
         self.store.remove_parts(names, &kept).await?;
         self.store.end_upload(names, before).await
     }

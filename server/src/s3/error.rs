@@ -159,7 +159,7 @@ impl From<object::Error> for Failure {
                 format!("{} It may or may not have happened.", sentence(&error.to_string())),
             ),
             E::Body(source) => source.clone().into(),
-            E::Busy => with_text(Code::SlowDown),
+            E::Busy | E::BucketClosing => with_text(Code::SlowDown),
         }
     }
 }
@@ -226,6 +226,7 @@ mod tests {
             (E::Unreadable { set, short_by: 1 }, 503, "ServiceUnavailable"),
             (E::Lost { set, version: VersionId(1) }, 503, "ServiceUnavailable"),
             (E::Busy, 503, "SlowDown"),
+            (E::BucketClosing, 503, "SlowDown"),
             (E::Body(SourceError::Incomplete), 400, "IncompleteBody"),
             (E::Body(SourceError::BadDigest { algorithm: "MD5" }), 400, "BadDigest"),
             (E::Body(SourceError::PayloadHashMismatch), 400, "XAmzContentSHA256Mismatch"),

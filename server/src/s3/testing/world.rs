@@ -17,7 +17,7 @@ use http::HeaderMap;
 use md5::{Digest, Md5};
 
 use super::{ACCESS, NOW_MS, Pipe, SECRET, TestRequest};
-use crate::object::{Algorithm, ClassParity, Deployment, Store};
+use crate::object::{Algorithm, ClassParity, Deployment, PART_BYTES_MIN, Store};
 use crate::s3::checksum::Hasher;
 use crate::s3::{Credentials, Domains, Health, HealthAnswer, Origins, Patience, Server, Settings};
 
@@ -120,7 +120,12 @@ impl World {
             off: Rc::new(RefCell::new(Vec::new())),
         };
         let parity = ClassParity { standard: 2, reduced_redundancy: 1 };
-        let deployment = Deployment { id: DEPLOYMENT, maps: vec![map], parity: vec![parity] };
+        let deployment = Deployment {
+            id: DEPLOYMENT,
+            maps: vec![map],
+            parity: vec![parity],
+            part_bytes_min: PART_BYTES_MIN,
+        };
         let store = Store::new(mailbox.clone(), runtime.clone(), deployment);
         let settings = Settings {
             credentials: Credentials::new(ACCESS, SECRET),

@@ -410,17 +410,22 @@ fn free_orphans(world: &World) -> usize {
     })
 }
 
-/// Drops a shard of a part that a manifest lists, and has it rebuilt.
+/// Drops a shard of a part that a manifest lists; that unsettles the object. Has it rebuilt.
 fn rebuild_a_part(world: &World, key: &'static str) {
     let (store, runtime) = (world.store.clone(), world.runtime.clone());
     world.simulation.block_on(&runtime, async move {
         let ask = |request| store.mailbox().send(SET, vec![(DriveIndex(0), request)]);
         let told = ask(Request::Relocated { after: None, limit: 1 }).next().await;
         let Some((_, Reply::Orphans { entries, .. })) = told else { panic!("{told:?}") };
-        let dropped = ask(Request::DropShard { payload: entries[0].payload }).next().await;
-        assert!(matches!(dropped, Some((_, Reply::Done))), "{dropped:?}");
         let incarnation = store.bucket("bucket").await.expect("it is there").incarnation;
         let object = Key::new(Keyspace::Objects, incarnation, key.as_bytes());
+        let drop = Request::DropShard { payload: entries[0].payload, key: object.clone() };
+        let dropped = ask(drop).next().await;
+        assert!(matches!(dropped, Some((_, Reply::Done))), "{dropped:?}");
+        let told = ask(Request::Unsettled { after: None, limit: 9 }).next().await;
+        let Some((_, Reply::Scanned { entries, .. })) = told else { panic!("{told:?}") };
+        let keys: Vec<&Key> = entries.iter().map(|entry| &entry.key).collect();
+        assert_eq!(keys, [&object]);
         assert_eq!(store.settle_key(SET, &object).await.expect("settled"), Settled::Fully);
     });
 }
