@@ -1,7 +1,7 @@
 //! What is under way between clients and drives: the product's own requests and replies, how they are
 //! compared, and how a trace shows them.
 
-use std::hash::{BuildHasherDefault, Hash, Hasher};
+use std::hash::{BuildHasher, BuildHasherDefault, Hash, Hasher};
 
 use ahash::AHasher;
 use basalt_engine::request::{Refusal, Reply, Request};
@@ -13,9 +13,9 @@ pub(crate) type Seen = std::collections::HashSet<u64, Fixed>;
 #[expect(clippy::disallowed_types, reason = "a fixed ahash state")]
 pub(crate) type Known<K, V> = std::collections::HashMap<K, V, Fixed>;
 
-/// The same in every run, so that a state has one hash.
+/// The same in every build, so that a state has one hash, and a seed one walk.
 pub(crate) fn hasher() -> impl Hasher {
-    AHasher::default()
+    ahash::RandomState::with_seeds(1, 2, 3, 4).build_hasher()
 }
 
 pub(crate) fn hash_of(value: impl Hash) -> u64 {

@@ -26,6 +26,7 @@ pub(crate) fn races() -> Vec<Rules> {
         writers_and_reader(1, 2),
         writers_and_reader(2, 2),
         writers_and_reader(3, 1),
+        writers_and_reader(4, 1),
         writer_and_reader(3, 2),
         writer_and_reader(4, 2),
         looking_writers(2, 2),
@@ -43,7 +44,6 @@ pub(crate) fn races_long() -> Vec<Rules> {
         one_slot_and_reader(6, 1),
         one_slot_and_reader(5, 2),
         writers_and_reader(3, 2),
-        writers_and_reader(4, 1),
         writers_and_reader(4, 2),
     ]
 }
@@ -64,6 +64,8 @@ pub(crate) fn faults() -> Vec<Rules> {
         replaced_under_a_writer(4, 1),
         replacement_in_a_race(2, 1),
         replacement_in_a_race(3, 1),
+        replacement_in_all(1, 2),
+        replacement_in_all(2, 1),
         losses(2, 1, 2),
         losses(2, 2, 2),
         losses(3, 1, 2),
@@ -77,8 +79,6 @@ pub(crate) fn faults_long() -> Vec<Rules> {
         replacement(3, 1),
         replacement_in_a_race(2, 2),
         replacement_in_a_race(4, 1),
-        replacement_in_all(1, 2),
-        replacement_in_all(2, 1),
         replacement_in_all(2, 2),
         replacement_in_all(3, 1),
         replacement_in_all(4, 1),
