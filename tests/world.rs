@@ -369,6 +369,8 @@ async fn come_to_rest(runtime: &SimRuntime, shared: &Rc<Shared>, places: &Places
             let (each, more) = TASKS_MAX;
             let tasks = runtime.task_count();
             assert!(tasks <= each * node.hosts.len() + more, "I20: {tasks} tasks at rest");
+            let admitted: u64 = node.stores.iter().map(|store| store.admitted_bytes()).sum();
+            assert_eq!(admitted, 0, "I20: bytes of payload in memory at rest");
             return;
         }
         // An operator exchanges what is damaged, and what does not come back by itself.

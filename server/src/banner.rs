@@ -193,6 +193,7 @@ mod tests {
             drives: topology.drives().map(drive).collect(),
             parity: vec![ClassParity { standard: 4, reduced_redundancy: 2 }],
             topology,
+            users: Vec::new(),
             credentials: Credentials { user: "root-a".into(), secret: "the secret".into(), origin },
             listen: (Ipv4Addr::LOCALHOST, 9000).into(),
             certificates: None,

@@ -16,6 +16,7 @@ use crate::s3::{Domains, Origins};
 use crate::tls::Certificates;
 use crate::topology::storage_class::StorageClasses;
 use crate::topology::{self, Topology, capacity};
+use crate::users::{self, User};
 
 const DEFAULT_ADDRESS: &str = ":9000";
 
@@ -33,6 +34,8 @@ pub struct Settings {
     pub region: Option<String>,
     /// `None`: the first start makes some.
     pub credentials: Option<Credentials>,
+    /// Those beside root.
+    pub users: Vec<User>,
     pub allow_buffered: bool,
     /// Metrics may be read by anybody.
     pub public_metrics: bool,
@@ -61,6 +64,7 @@ pub struct ServerConfig {
     /// By set.
     pub parity: Vec<ClassParity>,
     pub credentials: Credentials,
+    pub users: Vec<User>,
     pub listen: SocketAddr,
     pub certificates: Option<Certificates>,
     pub region: Option<String>,
@@ -129,6 +133,7 @@ impl Settings {
             region: environment
                 .first_of(&["SITE_REGION", "REGION"])
                 .map(|region| region.value.to_owned()),
+            users: other_users(environment, found.credentials.as_ref())?,
             credentials: found.credentials,
             allow_buffered: allow_buffered(server, environment)?,
             public_metrics: public_metrics(environment)?,
@@ -183,6 +188,21 @@ fn parity(
         );
     }
     Ok(parity)
+}
+
+fn other_users(
+    environment: &Environment,
+    root: Option<&Credentials>,
+) -> Result<Vec<User>, Refusal> {
+    let users = users::from_environment(environment)?;
+    match root.filter(|root| users.iter().any(|user| user.name == root.user)) {
+        None => Ok(users),
+        Some(root) => Err(Refusal::usage(
+            format!("the user {} is also the root user", root.user),
+            "an access key belongs to one of them",
+            "give the user another name in the file of users",
+        )),
+    }
 }
 
 fn addresses(

@@ -13,11 +13,12 @@ const PREFIXES: [&str; 2] = ["BASALT_", "MINIO_"];
 
 /// Names without prefix, and what each says in `--help`. A variable that is not listed here has no
 /// effect, and [`Environment::without_effect`] names it.
-pub const VARIABLES: [(&str, &str); 24] = [
+pub const VARIABLES: [(&str, &str); 25] = [
     ("ROOT_USER", "name of the root user, 3 characters or more"),
     ("ROOT_PASSWORD", "its secret, 8 characters or more"),
     ("ROOT_USER_FILE", "a file that holds the name (also looked up in /run/secrets)"),
     ("ROOT_PASSWORD_FILE", "a file that holds the secret (likewise)"),
+    ("USERS_FILE", "a JSON file of users beside root, see docs/authorisation.md"),
     ("ACCESS_KEY", "deprecated form of ROOT_USER"),
     ("SECRET_KEY", "deprecated form of ROOT_PASSWORD"),
     ("ARGS", "directories, in place of those on the command line"),

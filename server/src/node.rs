@@ -16,7 +16,7 @@ pub mod upkeep;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::{Arc, Barrier, Mutex, mpsc};
 use std::time::Duration;
@@ -296,6 +296,7 @@ async fn core_main(runtime: GlommioRuntime, shared: Arc<Shared>) {
         maps: shared.plan.maps.clone(),
         parity: shared.config.parity.clone(),
         part_bytes_min: PART_BYTES_MIN,
+        admitted_bytes_max: shared.config.arena_bytes / 2,
     };
     let store = Store::new(mailbox, runtime.clone(), deployment);
     keep_up(&runtime, &hosts, &store, shared.config.upload_rest);
@@ -401,16 +402,17 @@ fn listen(
     listener.serve(runtime, move |stream| {
         let (server, stopped, open) = (server.clone(), stopped.clone(), open.clone());
         let acceptor = acceptor.clone();
+        let peer = stream.peer_address().ip();
         let admission = Admission::of(connections_of(&open));
         if admission == Admission::Closed {
             return;
         }
         spawner.spawn(async move {
             match acceptor {
-                None => answer(&server, admission, HttpStream::new(stream), stopped).await,
+                None => answer(&server, admission, HttpStream::new(stream), peer, stopped).await,
                 Some(acceptor) => {
                     if let Some(stream) = acceptor.accept(stream).await {
-                        answer(&server, admission, stream, stopped).await;
+                        answer(&server, admission, stream, peer, stopped).await;
                     }
                 }
             }
@@ -424,10 +426,11 @@ async fn answer(
     server: &s3::Server<CoreMailbox, GlommioRuntime>,
     admission: Admission,
     stream: impl hyper::rt::Read + hyper::rt::Write + Unpin + 'static,
+    peer: IpAddr,
     stopped: impl Future<Output = ()>,
 ) {
     match admission {
-        Admission::Served => server.serve_connection(stream, stopped).await,
+        Admission::Served => server.serve_connection(stream, peer, stopped).await,
         Admission::TurnedAway | Admission::Closed => server.turn_away(stream, stopped).await,
     }
 }

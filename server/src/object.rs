@@ -3,6 +3,7 @@
 //! Everything here runs on one core and is generic over the seams, so that the simulator runs the
 //! very code that serves.
 
+mod admission;
 pub mod api;
 pub(crate) mod bucket;
 mod checksums;

@@ -3,7 +3,7 @@
 //! One way in: `connection` runs HTTP/1.1 on a stream; `service` takes each request through
 //! `target` (raw bytes to names), `auth` (who asks, and may they), `operation` (what is asked) to
 //! the operations in `bucket`, `object`, `read`, `copy`, `listing`, `multipart`, `uploads`,
-//! `tagging`, `deletion`, `post` (forms) and `unset`. `body` is the only way to a request's bytes; it decodes and verifies.
+//! `tagging`, `deletion`, `bucket_policy`, `post` (forms) and `unset`. `body` is the only way to a request's bytes; it decodes and verifies.
 //! `error` is the only place where errors become S3 codes.
 //!
 //! Nothing here is `Send`: a [`Server`] is one core's.
@@ -13,6 +13,7 @@ mod attributes;
 mod auth;
 mod body;
 mod bucket;
+mod bucket_policy;
 mod checksum;
 mod chunked;
 mod connection;
@@ -21,6 +22,8 @@ mod date;
 mod deletion;
 mod error;
 mod form;
+#[cfg(test)]
+mod fuzz;
 mod hosts;
 mod listing;
 mod multipart;
@@ -48,6 +51,7 @@ use basalt_engine::seam::Runtime;
 use basalt_net::mailbox::Mailbox;
 
 use crate::object::Store;
+use crate::users::User;
 
 pub use auth::Credentials;
 pub use hosts::Domains;
@@ -61,6 +65,8 @@ const HEALTH_BUCKET: &str = "minio";
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub credentials: Credentials,
+    /// Those beside root.
+    pub users: Vec<User>,
     /// `None`: clients may sign for any region.
     pub region: Option<String>,
     /// How clients speak to this server: `http` or `https`.
@@ -106,6 +112,7 @@ struct Inner<M: Mailbox, R: Runtime> {
     store: Store<M, R>,
     runtime: R,
     gate: auth::Gate,
+    policies: auth::Policies,
     scheme: &'static str,
     host_id: String,
     patience: Patience,
@@ -133,7 +140,8 @@ impl<M: Mailbox, R: Runtime> Server<M, R> {
         let inner = Inner {
             store,
             runtime,
-            gate: auth::Gate::new(settings.credentials, settings.region),
+            gate: auth::Gate::new(settings.credentials, settings.users, settings.region),
+            policies: auth::Policies::default(),
             scheme: settings.scheme,
             host_id: settings.host_id,
             patience: settings.patience,

@@ -34,6 +34,7 @@ pub fn prepare(settings: Settings) -> Result<ServerConfig, Refusal> {
         drives: examination.drives,
         parity: settings.parity,
         credentials,
+        users: settings.users,
         listen: settings.listen,
         certificates: settings.certificates,
         region: settings.region,
@@ -63,6 +64,7 @@ fn node_config(config: &ServerConfig) -> NodeConfig {
         arena_bytes: memory::arena_bytes(cores),
         settings: s3::Settings {
             credentials: s3::Credentials::new(&config.credentials.user, &config.credentials.secret),
+            users: config.users.clone(),
             region: config.region.clone(),
             scheme: config.scheme(),
             host_id: host_id(),

@@ -65,6 +65,7 @@ impl Node {
             maps: plan.maps.clone(),
             parity: vec![parity; plan.maps.len()],
             part_bytes_min: 1,
+            admitted_bytes_max: ADMITTED_BYTES_MAX,
         };
         let store = |core: &SimRuntime| {
             let wire = machine.wire.clone();
@@ -164,6 +165,9 @@ async fn open(hosts: &Hosts, plan: &Plan) {
         }
     }
 }
+
+/// Room for less than two windows of a large set, so that clients have to wait for each other.
+const ADMITTED_BYTES_MAX: u64 = 20 << 20;
 
 /// The first blocks of the journal and of the segments.
 pub const JOURNAL_START: u64 = 256;

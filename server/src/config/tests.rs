@@ -181,6 +181,7 @@ fn capacity_is_that_of_the_drives() {
         topology: settings.topology,
         drives,
         parity: settings.parity,
+        users: Vec::new(),
         credentials: Credentials {
             user: "root".into(),
             secret: "secret".into(),

@@ -18,6 +18,7 @@ use basalt_net::mailbox::{Mailbox, Replies};
 use bytes::{Bytes, BytesMut};
 use futures_util::future::{Either, select};
 
+use super::admission::Permit;
 use super::api::Span;
 use super::error::{Error, Result};
 use super::stage::checksum_shard;
@@ -40,8 +41,9 @@ pub(super) struct PayloadReader<M: Mailbox, R: Runtime> {
     ahead: Span,
     /// Windows asked for and not yet given out.
     pending: Option<Pending>,
-    /// Verified pieces, in order.
+    /// Verified pieces of one window, in order, and the room that it takes.
     ready: std::collections::VecDeque<Bytes>,
+    room: Option<Permit>,
     /// Shards that turned out missing or wrong: not asked again.
     avoid: u16,
 }
@@ -51,6 +53,7 @@ struct Pending {
     window: Window,
     replies: Replies,
     asked: u16,
+    room: Permit,
 }
 
 /// The bytes `span` of the payload, and where they stand in every shard.
@@ -65,7 +68,7 @@ impl<M: Mailbox, R: Runtime> PayloadReader<M, R> {
     pub(super) fn new(store: Store<M, R>, key: Key, layout: Layout, span: Span) -> Self {
         assert!(span.start <= span.end && span.end <= layout.bytes);
         let ready = std::collections::VecDeque::new();
-        Self { store, key, layout, ahead: span, pending: None, ready, avoid: 0 }
+        Self { store, key, layout, ahead: span, pending: None, ready, room: None, avoid: 0 }
     }
 
     /// The next bytes; `None` at the end.
@@ -74,25 +77,39 @@ impl<M: Mailbox, R: Runtime> PayloadReader<M, R> {
             if let Some(bytes) = self.ready.pop_front() {
                 return Ok(Some(bytes));
             }
-            if self.pending.is_none() {
-                self.pending = self.ask_next();
+            // What was handed out is the caller's. Nothing is held while the next window is waited for.
+            self.room = None;
+            if self.pending.is_none()
+                && let Some(bytes) = self.next_bytes()
+            {
+                let room = self.store.reading().admit(bytes, self.store.runtime()).await?;
+                self.pending = Some(self.ask_next(room));
             }
             let Some(pending) = self.pending.take() else { return Ok(None) };
-            self.pending = self.ask_next();
-            let pieces = self.receive(pending).await?;
+            let ahead = self.next_bytes().and_then(|bytes| self.store.reading().try_admit(bytes));
+            self.pending = ahead.map(|room| self.ask_next(room));
+            let (pieces, room) = self.receive(pending).await?;
+            self.room = Some(room);
             self.ready.extend(pieces);
         }
     }
 
-    fn ask_next(&mut self) -> Option<Pending> {
+    /// Bytes of memory that the next window takes; `None` at the end.
+    fn next_bytes(&self) -> Option<u64> {
         if self.ahead.start == self.ahead.end {
             return None;
         }
         let window = Window::first(&self.layout, self.ahead);
+        let shards = window.data_shards(&self.layout).count_ones();
+        Some(u64::from(shards) * window.shard_bytes() as u64)
+    }
+
+    fn ask_next(&mut self, room: Permit) -> Pending {
+        let window = Window::first(&self.layout, self.ahead);
         self.ahead.start = window.span.end;
         let wanted = window.data_shards(&self.layout) & !self.avoid;
         let replies = self.ask(window, wanted);
-        Some(Pending { window, replies, asked: wanted })
+        Pending { window, replies, asked: wanted, room }
     }
 
     fn ask(&self, window: Window, shards: u16) -> Replies {
@@ -104,8 +121,8 @@ impl<M: Mailbox, R: Runtime> PayloadReader<M, R> {
     }
 
     /// Waits for the shards of a window and gives out its bytes.
-    async fn receive(&mut self, pending: Pending) -> Result<Vec<Bytes>> {
-        let Pending { window, mut replies, asked } = pending;
+    async fn receive(&mut self, pending: Pending) -> Result<(Vec<Bytes>, Permit)> {
+        let Pending { window, mut replies, asked, room } = pending;
         let wanted = window.data_shards(&self.layout);
         let mut gathered = Gathered::new(self.layout.shards());
         let mut outstanding = asked;
@@ -113,7 +130,7 @@ impl<M: Mailbox, R: Runtime> PayloadReader<M, R> {
         let started = clock.now();
         loop {
             if gathered.has & wanted == wanted {
-                return Ok(window.pieces(&self.layout, &gathered.shards));
+                return Ok((window.pieces(&self.layout, &gathered.shards), room));
             }
             if gathered.count() >= usize::from(self.layout.data_shards) {
                 self.rebuild(window, wanted, &mut gathered);

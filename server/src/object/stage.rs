@@ -23,6 +23,7 @@ use basalt_net::quorum;
 use bytes::{Bytes, BytesMut};
 use futures_util::future::{Either, select};
 
+use super::admission::Permit;
 use super::api::Source;
 use super::error::{Error, Result, SourceError};
 use super::hashing::BodyHash;
@@ -66,18 +67,22 @@ pub(super) async fn stage<M: Mailbox, R: Runtime>(
     let discard = DiscardOnDrop::new(store, &layout);
     let mut shards = Shards::new(store, key, operation, &layout);
     let (md5, checksums) = if layout.is_small() {
-        let whole = small_shards(&layout, &mut intake).await?;
+        let (whole, _room) = small_shards(store, &layout, &mut intake).await?;
         let checked = intake.finish().await?;
         shards.write_small(whole).await?;
         checked
     } else {
         let mut windows = Windows::new(&layout);
-        // Room is taken on the drives only once a window came: a length alone is no body.
-        let mut next = windows.fill(&mut intake).await?;
-        shards.open().await?;
-        while let Some(window) = next {
+        while let Some(bytes) = windows.next_bytes(&intake) {
+            // Memory is taken only once there is something to put into it, room on the drives only
+            // once a window came: a length alone is no body.
+            intake.wait().await?;
+            let room = shards.room_for(bytes).await?;
+            let window = windows.fill(&mut intake, room).await?;
+            if window.run == 0 {
+                shards.open().await?;
+            }
             shards.write_window(window).await?;
-            next = windows.fill(&mut intake).await?;
         }
         let checked = intake.finish().await?;
         shards.seal().await?;
@@ -207,7 +212,14 @@ impl<'a, S: Source> Intake<'a, S> {
 }
 
 /// All shards of a payload whose shards ride in journals.
-async fn small_shards(layout: &Layout, intake: &mut Intake<'_, impl Source>) -> Result<Vec<Bytes>> {
+async fn small_shards<M: Mailbox, R: Runtime>(
+    store: &Store<M, R>,
+    layout: &Layout,
+    intake: &mut Intake<'_, impl Source>,
+) -> Result<(Vec<Bytes>, Permit)> {
+    intake.wait().await?;
+    let all = layout.shard_bytes() * layout.shards() as u64;
+    let room = store.writing().admit(all, store.runtime()).await?;
     let shard_bytes = usize::try_from(layout.shard_bytes()).expect("small");
     let mut shards = vec![BytesMut::zeroed(shard_bytes); layout.shards()];
     let mut at = 0;
@@ -216,7 +228,7 @@ async fn small_shards(layout: &Layout, intake: &mut Intake<'_, impl Source>) -> 
         fill_stripe(layout, intake, &mut shards, at..at + piece).await?;
         at += piece;
     }
-    Ok(shards.into_iter().map(BytesMut::freeze).collect())
+    Ok((shards.into_iter().map(BytesMut::freeze).collect(), room))
 }
 
 /// Bytes of each shard's piece in the stripe that begins with `remaining` bytes to go.
@@ -253,6 +265,7 @@ async fn fill_stripe<S: Source, B: AsRef<[u8]> + AsMut<[u8]>>(
 struct Window {
     run: u64,
     shards: Vec<Buffer>,
+    room: Permit,
 }
 
 /// Cuts the body into windows.
@@ -281,17 +294,23 @@ impl<'a> Windows<'a> {
         Self { layout, run: 0 }
     }
 
-    /// The next window, sealed; `None` after the last byte.
-    async fn fill(&mut self, intake: &mut Intake<'_, impl Source>) -> Result<Option<Window>> {
+    /// Bytes of memory that the next window takes; `None` after the last byte.
+    fn next_bytes(&self, intake: &Intake<'_, impl Source>) -> Option<u64> {
+        let bytes = || self.run_blocks().0 * BLOCK_BYTES as u64 * self.layout.shards() as u64;
+        (intake.remaining() > 0).then(bytes)
+    }
+
+    /// Blocks of the next run of a shard, with their checksums.
+    fn run_blocks(&self) -> BlockCount {
+        let before = self.run * RUN_DATA_BYTES as u64;
+        let data_bytes = (self.layout.shard_bytes() - before).min(RUN_DATA_BYTES as u64);
+        BlockCount(1 + BlockCount::covering(data_bytes).0)
+    }
+
+    /// The next window, sealed.
+    async fn fill(&mut self, intake: &mut Intake<'_, impl Source>, room: Permit) -> Result<Window> {
         let layout = self.layout;
-        if intake.remaining() == 0 {
-            return Ok(None);
-        }
-        // Memory, too, is taken only once there is something to put into it.
-        intake.wait().await?;
-        let data_bytes =
-            (layout.shard_bytes() - self.run * RUN_DATA_BYTES as u64).min(RUN_DATA_BYTES as u64);
-        let blocks = BlockCount(1 + BlockCount::covering(data_bytes).0);
+        let blocks = self.run_blocks();
         let mut shards: Vec<RunData> =
             (0..layout.shards()).map(|_| RunData(Buffer::unwritten(blocks))).collect();
         let mut at = 0;
@@ -311,7 +330,7 @@ impl<'a> Windows<'a> {
         }
         let run = self.run;
         self.run += 1;
-        Ok(Some(Window { run, shards }))
+        Ok(Window { run, shards, room })
     }
 }
 
@@ -330,7 +349,7 @@ struct Shards<'a, M: Mailbox, R: Runtime> {
     /// `alive[i]`: the drive of shard `i` did everything it was asked so far.
     alive: Vec<bool>,
     full: bool,
-    in_flight: std::collections::VecDeque<Replies>,
+    in_flight: std::collections::VecDeque<(Replies, Permit)>,
 }
 
 impl<'a, M: Mailbox, R: Runtime> Shards<'a, M, R> {
@@ -377,6 +396,23 @@ impl<'a, M: Mailbox, R: Runtime> Shards<'a, M, R> {
         self.gather(replies).await
     }
 
+    /// Room for a window. Who waits for it gives back what its windows in flight hold first.
+    async fn room_for(&mut self, bytes: u64) -> Result<Permit> {
+        if let Some(room) = self.store.writing().try_admit(bytes) {
+            return Ok(room);
+        }
+        self.land().await?;
+        self.store.writing().admit(bytes, self.store.runtime()).await
+    }
+
+    /// Waits for all windows in flight.
+    async fn land(&mut self) -> Result<()> {
+        while let Some((oldest, _room)) = self.in_flight.pop_front() {
+            self.gather(oldest).await?;
+        }
+        Ok(())
+    }
+
     /// Sends a window; waits only while too many are in flight.
     async fn write_window(&mut self, window: Window) -> Result<()> {
         let payload = self.layout.payload;
@@ -386,18 +422,16 @@ impl<'a, M: Mailbox, R: Runtime> Shards<'a, M, R> {
             let buffer = buffers.next().expect("one for each shard");
             Request::StageWrite { payload, run, buffer }
         });
-        self.in_flight.push_back(replies);
+        self.in_flight.push_back((replies, window.room));
         if self.in_flight.len() >= WINDOWS_IN_FLIGHT {
-            let oldest = self.in_flight.pop_front().expect("not empty");
+            let (oldest, _room) = self.in_flight.pop_front().expect("not empty");
             self.gather(oldest).await?;
         }
         Ok(())
     }
 
     async fn seal(&mut self) -> Result<()> {
-        while let Some(oldest) = self.in_flight.pop_front() {
-            self.gather(oldest).await?;
-        }
+        self.land().await?;
         let payload = self.layout.payload;
         let replies = self.send(|_, _| Request::StageSeal { payload });
         self.gather_durable(replies).await

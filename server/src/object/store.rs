@@ -10,6 +10,7 @@ use basalt_engine::units::{DeploymentId, DriveIndex, Incarnation, Key, PayloadId
 use basalt_net::mailbox::Mailbox;
 use basalt_net::quorum::{self, Quorums, bit};
 
+use super::admission::Admission;
 use super::api::StorageClass;
 use super::error::{Error, Result};
 use super::hashing::Hashing;
@@ -29,6 +30,8 @@ pub struct Deployment {
     pub parity: Vec<ClassParity>,
     /// What every part of an upload but the last has at least.
     pub part_bytes_min: u64,
+    /// Bytes of payload that a core has in memory on their way to drives, and as many on their way back.
+    pub admitted_bytes_max: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -67,6 +70,8 @@ struct Core<M, R> {
     degraded_reads: Cell<u64>,
     missed: RefCell<Missed>,
     hashing: Hashing,
+    writing: Admission,
+    reading: Admission,
 }
 
 /// Where a key lives.
@@ -106,12 +111,26 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
             degraded_reads: Cell::new(0),
             missed: RefCell::default(),
             hashing: Hashing::default(),
+            writing: Admission::new(deployment.admitted_bytes_max),
+            reading: Admission::new(deployment.admitted_bytes_max),
         };
         Self { core: Rc::new(core) }
     }
 
     pub fn runtime(&self) -> &R {
         &self.core.runtime
+    }
+    /// Room for payload on its way to drives.
+    pub(super) fn writing(&self) -> &Admission {
+        &self.core.writing
+    }
+    /// Room for payload on its way from drives.
+    pub(super) fn reading(&self) -> &Admission {
+        &self.core.reading
+    }
+    /// Bytes of payload that this core has in memory.
+    pub fn admitted_bytes(&self) -> u64 {
+        self.core.writing.admitted_bytes() + self.core.reading.admitted_bytes()
     }
     pub(super) fn part_bytes_min(&self) -> u64 {
         self.core.part_bytes_min

@@ -253,7 +253,7 @@ pub(super) fn select(headers: &HeaderMap, info: &ObjectInfo) -> Result<Selection
     Ok(select_bytes(range, info.size).unwrap_or(Selection::Whole))
 }
 
-fn select_bytes(range: &str, size: u64) -> Option<Selection> {
+pub(super) fn select_bytes(range: &str, size: u64) -> Option<Selection> {
     let (first, last) = range.strip_prefix("bytes=")?.split_once('-')?;
     let number = |text: &str| -> Option<u64> {
         let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());

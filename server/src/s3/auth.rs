@@ -1,55 +1,43 @@
 //! Who asks, and whether they may. The only place that decides either.
 //!
-//! A request is of exactly one [`Kind`]; every kind but the two forms of signature version 4 ends
-//! in an error here. What runs an operation takes an [`Authorized`], which nothing else can make.
+//! A request is of exactly one [`Kind`]. Here its signature is verified; [`decision`] asks the
+//! policies. What runs an operation takes an [`Authorized`], which nothing else can make.
+
+mod claim;
+mod decision;
+mod facts;
+mod need;
+mod users;
+
+use std::rc::Rc;
 
 use http::HeaderMap;
 
-use super::date;
+use super::HEALTH_BUCKET;
 use super::error::{Code, Failure};
 use super::form::Form;
-use super::operation::Operation;
 use super::post_policy::PostPolicy;
-use super::sigv4::{self, ChunkChain, Scope, Signed, SigningKey, SigningKeys};
-use super::target::{Query, Target};
+use super::sigv4::{self, ChunkChain, Signed, SigningKey, SigningKeys};
+use super::target::Target;
+use crate::users::User;
+use claim::{
+    Claim, PRESIGN_PARAMETERS, check_signed_headers, header_fields, hoisted_headers, single_header,
+};
+use users::Users;
+
+pub(super) use decision::{Admitted, Asker, Authorized, Policies, hide_absence};
+pub(super) use facts::Arrival;
+pub(super) use need::{DELETE, GET, Need, Needs, PUT_TAGS, of_copied_tags};
+pub use users::Credentials;
 
 /// How far a client's clock may be off, in milliseconds.
 const SKEW_MS_MAX: u64 = 15 * 60 * 1000;
 /// Longest validity of a presigned URL, in seconds.
 const EXPIRES_SECONDS_MAX: u64 = 7 * 24 * 60 * 60;
-/// Parameters of presigned URLs that are not headers in another place.
-const PRESIGN_PARAMETERS: [&str; 7] = [
-    "x-amz-algorithm",
-    "x-amz-credential",
-    "x-amz-date",
-    "x-amz-expires",
-    "x-amz-signedheaders",
-    "x-amz-signature",
-    "x-amz-security-token",
-];
-
-/// The root user's access key and secret.
-#[derive(Clone)]
-pub struct Credentials {
-    access_key: String,
-    secret_key: String,
-}
-
-impl Credentials {
-    pub fn new(access_key: impl Into<String>, secret_key: impl Into<String>) -> Self {
-        Self { access_key: access_key.into(), secret_key: secret_key.into() }
-    }
-}
-
-impl std::fmt::Debug for Credentials {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Credentials({})", self.access_key)
-    }
-}
 
 /// Decides for one core.
 pub(super) struct Gate {
-    credentials: Credentials,
+    users: Users,
     /// `None`: a client may sign for any region.
     region: Option<String>,
     keys: SigningKeys,
@@ -65,7 +53,7 @@ pub(super) struct Head<'a> {
 /// How the body of a request is protected.
 #[derive(Clone)]
 pub(super) enum Payload {
-    /// Its SHA-256 is signed.
+    /// Its SHA-256 is stated, and signed where anything is.
     Hash([u8; 32]),
     Unsigned,
     /// aws-chunked, each chunk signed, and the trailers where there are any.
@@ -78,42 +66,46 @@ pub(super) enum Payload {
 }
 
 /// Who asks.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone)]
 enum Identity {
     Root,
+    User(Rc<User>),
+    Anonymous,
 }
 
-/// A request whose signature verified.
+/// By what a request proves who it comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Proof {
+    Nothing,
+    Header,
+    Query { signed_at_ms: u64 },
+    Form,
+}
+
+/// A request of which is known who sent it.
 pub(super) struct Authenticated {
     identity: Identity,
+    proof: Proof,
     payload: Payload,
     /// `x-amz-*` parameters of a presigned URL that stand for headers.
     pub(super) hoisted: Vec<(String, String)>,
 }
 
-/// Proof that a request was authenticated and may do what it asks for.
-pub(super) struct Authorized {
-    payload: Payload,
-}
-
-impl Authorized {
+#[cfg(test)]
+impl Authenticated {
     pub(super) fn into_payload(self) -> Payload {
         self.payload
     }
-}
 
-impl Authenticated {
-    /// The one decision about what an identity may do.
-    pub(super) fn authorize(self, _operation: &Operation) -> Authorized {
-        match self.identity {
-            Identity::Root => Authorized { payload: self.payload },
-        }
+    pub(super) fn is_anonymous(&self) -> bool {
+        matches!(self.identity, Identity::Anonymous)
     }
 }
 
 /// How a request says who it comes from.
 #[derive(Debug, PartialEq, Eq)]
 enum Kind<'a> {
+    /// Nothing in it looks like a signature.
     Anonymous,
     HeaderV4(&'a str),
     QueryV4,
@@ -129,11 +121,13 @@ impl<'a> Kind<'a> {
     fn of(head: &Head<'a>) -> Self {
         let mut headers = head.headers.get_all(http::header::AUTHORIZATION).iter();
         let header = headers.next().map(|value| value.to_str().unwrap_or_default());
-        let query = &head.target.query;
-        let query_v4 = ["X-Amz-Algorithm", "X-Amz-Credential", "X-Amz-Signature"]
-            .iter()
-            .any(|name| query.has(name));
-        let query_v2 = query.has("AWSAccessKeyId") || query.has("Signature");
+        // Without regard to case: a signature that is written oddly is not one that is not there.
+        let query_has = |names: &[&str]| {
+            let is_one = |name: &str| names.iter().any(|one| one.eq_ignore_ascii_case(name));
+            head.target.query.iter().any(|parameter| is_one(&parameter.name))
+        };
+        let query_v4 = query_has(&PRESIGN_PARAMETERS);
+        let query_v2 = query_has(&["AWSAccessKeyId", "Signature"]);
         match (header, query_v4, query_v2) {
             _ if headers.next().is_some() => Self::Conflicting,
             (Some(_), true, _) | (Some(_), _, true) | (None, true, true) => Self::Conflicting,
@@ -159,18 +153,9 @@ fn is_post_form(head: &Head<'_>) -> bool {
     head.method == "POST" && head.headers.get(http::header::CONTENT_TYPE).is_some_and(form)
 }
 
-/// What both forms of a version 4 signature say.
-struct Claim<'a> {
-    access_key: &'a str,
-    scope: Scope,
-    signed_at_ms: u64,
-    header_names: Vec<&'a str>,
-    signature: [u8; 32],
-}
-
 impl Gate {
-    pub(super) fn new(credentials: Credentials, region: Option<String>) -> Self {
-        Self { credentials, region, keys: SigningKeys::default() }
+    pub(super) fn new(root: Credentials, users: Vec<User>, region: Option<String>) -> Self {
+        Self { users: Users::new(root, users), region, keys: SigningKeys::default() }
     }
 
     pub(super) fn region(&self) -> Option<&str> {
@@ -186,7 +171,7 @@ impl Gate {
         match Kind::of(head) {
             Kind::HeaderV4(fields) => self.header(head, fields, now_ms),
             Kind::QueryV4 => self.presigned(head, now_ms),
-            Kind::Anonymous => Err(denied("The request is not signed.")),
+            Kind::Anonymous => anonymous(head),
             Kind::HeaderV2 | Kind::QueryV2 => Err(version_2()),
             Kind::PostForm => Err(denied("A form is authorized by its fields alone.")),
             Kind::Unknown => Err(Failure::new(
@@ -200,17 +185,27 @@ impl Gate {
         }
     }
 
-    /// The one decision about who signed a form, and what its policy allows.
+    /// The one decision about who signed a form, and what its policy allows. One without any field
+    /// of a signature is anybody's, and has no policy of its own.
     pub(super) fn authenticate_form(
         &self,
         form: &Form,
-    ) -> Result<(Authenticated, PostPolicy), Failure> {
+    ) -> Result<(Authenticated, Option<PostPolicy>), Failure> {
         let malformed =
             |text: &'static str| Failure::new(Code::AuthorizationQueryParametersError, text);
         if form.get("awsaccesskeyid").is_some() || form.get("signature").is_some() {
             return Err(version_2());
         }
-        let policy = form.get("policy").ok_or_else(|| denied("The form has no policy."))?;
+        let authenticated = |identity, proof| {
+            let (payload, hoisted) = (Payload::Unsigned, Vec::new());
+            Authenticated { identity, proof, payload, hoisted }
+        };
+        let Some(policy) = form.get("policy") else {
+            if form.fields.iter().any(|(name, _)| PRESIGN_PARAMETERS.contains(&name.as_str())) {
+                return Err(denied("The form has a signature, but no policy that it is of."));
+            }
+            return Ok((authenticated(Identity::Anonymous, Proof::Nothing), None));
+        };
         let field = |name: &str| {
             form.get(name).ok_or_else(|| {
                 let text = format!("The form lacks the field {name}.");
@@ -228,11 +223,10 @@ impl Gate {
             &malformed,
         )?;
         let has_token = form.get("x-amz-security-token").is_some();
-        self.check_claim(&claim, has_token, Code::AuthorizationQueryParametersError)?;
-        self.verify_text(&claim, policy)?;
-        let policy = PostPolicy::parse(policy)?;
-        let (identity, payload, hoisted) = (Identity::Root, Payload::Unsigned, Vec::new());
-        Ok((Authenticated { identity, payload, hoisted }, policy))
+        let (identity, secret) =
+            self.check_claim(&claim, has_token, Code::AuthorizationQueryParametersError)?;
+        self.verify_text(&claim, secret, policy)?;
+        Ok((authenticated(identity, Proof::Form), Some(PostPolicy::parse(policy)?)))
     }
 
     fn header(&self, head: &Head<'_>, fields: &str, now_ms: u64) -> Result<Authenticated, Failure> {
@@ -248,7 +242,8 @@ impl Gate {
             let text = "The request lacks the required header x-amz-content-sha256.";
             Failure::new(Code::InvalidRequest, text)
         })?;
-        self.verify(head, claim, content, Code::AuthorizationHeaderMalformed, Vec::new())
+        let code = Code::AuthorizationHeaderMalformed;
+        self.verify(head, claim, content, code, (Proof::Header, Vec::new()))
     }
 
     fn presigned(&self, head: &Head<'_>, now_ms: u64) -> Result<Authenticated, Failure> {
@@ -289,9 +284,9 @@ impl Gate {
             (Some(content), _) | (None, Some(content)) => content,
             (None, None) => sigv4::UNSIGNED_PAYLOAD,
         };
-        let hoisted = hoisted_headers(query);
+        let proof = Proof::Query { signed_at_ms: claim.signed_at_ms };
         let code = Code::AuthorizationQueryParametersError;
-        self.verify(head, claim, content, code, hoisted)
+        self.verify(head, claim, content, code, (proof, hoisted_headers(query)))
     }
 
     fn verify(
@@ -300,12 +295,12 @@ impl Gate {
         claim: Claim<'_>,
         content: &str,
         region_code: Code,
-        hoisted: Vec<(String, String)>,
+        (proof, hoisted): (Proof, Vec<(String, String)>),
     ) -> Result<Authenticated, Failure> {
         check_signed_headers(head.headers, &claim.header_names)?;
         let has_token = head.headers.contains_key("x-amz-security-token")
             || head.target.query.has("X-Amz-Security-Token");
-        self.check_claim(&claim, has_token, region_code)?;
+        let (identity, secret) = self.check_claim(&claim, has_token, region_code)?;
         let signed = Signed {
             method: head.method,
             raw_path: &head.target.raw_path,
@@ -314,18 +309,18 @@ impl Gate {
             header_names: &claim.header_names,
             payload: content,
         };
-        let key = self.verify_text(&claim, &signed.string_to_sign(&claim.scope))?;
+        let key = self.verify_text(&claim, secret, &signed.string_to_sign(&claim.scope))?;
         let payload = Payload::new(content, key, claim)?;
-        Ok(Authenticated { identity: Identity::Root, payload, hoisted })
+        Ok(Authenticated { identity, proof, payload, hoisted })
     }
 
-    /// What a claim must say before its signature is looked at.
+    /// What a claim must say before its signature is looked at: whose it is, and by which secret.
     fn check_claim(
         &self,
         claim: &Claim<'_>,
         has_token: bool,
         region_code: Code,
-    ) -> Result<(), Failure> {
+    ) -> Result<(Identity, &str), Failure> {
         if let Some(region) = &self.region
             && *region != claim.scope.region
         {
@@ -339,21 +334,23 @@ impl Gate {
         if has_token {
             return Err(Failure::new(Code::InvalidToken, "The session token is not valid."));
         }
-        if claim.access_key != self.credentials.access_key {
-            return Err(Failure::new(
-                Code::InvalidAccessKeyId,
-                "The access key id does not exist in the records.",
-            ));
-        }
-        Ok(())
+        self.users.find(claim.access_key).ok_or_else(|| {
+            let text = "The access key id does not exist in the records.";
+            Failure::new(Code::InvalidAccessKeyId, text)
+        })
     }
 
     /// Fails unless the claim's signature is that of `text`; gives out the key that verified it.
-    fn verify_text(&self, claim: &Claim<'_>, text: &str) -> Result<SigningKey, Failure> {
-        let cached = self.keys.get(&claim.scope);
+    fn verify_text(
+        &self,
+        claim: &Claim<'_>,
+        secret: &str,
+        text: &str,
+    ) -> Result<SigningKey, Failure> {
+        let cached = self.keys.get(claim.access_key, &claim.scope);
         let key = match &cached {
             Some(key) => key.clone(),
-            None => SigningKey::derive(&self.credentials.secret_key, &claim.scope),
+            None => SigningKey::derive(secret, &claim.scope),
         };
         if !key.verifies(text, &claim.signature) {
             return Err(Failure::new(
@@ -363,10 +360,25 @@ impl Gate {
             ));
         }
         if cached.is_none() {
-            self.keys.keep(&claim.scope, &key);
+            self.keys.keep(claim.access_key, &claim.scope, &key);
         }
         Ok(key)
     }
+}
+
+/// Whoever signs nothing may state a hash of the body, but no chunks can be signed.
+fn anonymous(head: &Head<'_>) -> Result<Authenticated, Failure> {
+    // What stands below the reserved name and is open to anybody was answered before.
+    if head.target.bucket.as_deref() == Some(HEALTH_BUCKET) {
+        return Err(denied("The request is not signed."));
+    }
+    if head.headers.contains_key("x-amz-security-token") {
+        return Err(Failure::new(Code::InvalidToken, "The session token is not valid."));
+    }
+    let content = single_header(head.headers, "x-amz-content-sha256")?;
+    let payload = Payload::without_key(content.unwrap_or(sigv4::UNSIGNED_PAYLOAD))?;
+    let (identity, proof) = (Identity::Anonymous, Proof::Nothing);
+    Ok(Authenticated { identity, proof, payload, hoisted: Vec::new() })
 }
 
 /// Whether a request is authorized by the fields of its body.
@@ -387,136 +399,28 @@ impl Payload {
     fn new(content: &str, key: SigningKey, claim: Claim<'_>) -> Result<Self, Failure> {
         let chain = || ChunkChain::new(key, claim.scope, claim.signature);
         match content {
-            sigv4::UNSIGNED_PAYLOAD => Ok(Self::Unsigned),
             "STREAMING-AWS4-HMAC-SHA256-PAYLOAD" => {
                 Ok(Self::SignedChunks { chain: chain(), trailers: false })
             }
             "STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER" => {
                 Ok(Self::SignedChunks { chain: chain(), trailers: true })
             }
+            other => Self::without_key(other),
+        }
+    }
+
+    /// The forms that go on without the key that signed the head.
+    fn without_key(content: &str) -> Result<Self, Failure> {
+        match content {
+            sigv4::UNSIGNED_PAYLOAD => Ok(Self::Unsigned),
             "STREAMING-UNSIGNED-PAYLOAD-TRAILER" => Ok(Self::UnsignedChunks),
-            other => match sigv4::parse_sha256(other.as_bytes()) {
-                Some(hash) => Ok(Self::Hash(hash)),
-                None => Err(Failure::new(
+            other => sigv4::parse_sha256(other.as_bytes()).map(Self::Hash).ok_or_else(|| {
+                Failure::new(
                     Code::InvalidArgument,
                     "x-amz-content-sha256 must be UNSIGNED-PAYLOAD, a supported STREAMING form, \
                      or a SHA-256 in hexadecimal.",
-                )),
-            },
-        }
-    }
-}
-
-impl<'a> Claim<'a> {
-    fn new(
-        credential: &'a str,
-        timestamp: &str,
-        header_names: &'a str,
-        signature: &str,
-        malformed: &impl Fn(&'static str) -> Failure,
-    ) -> Result<Self, Failure> {
-        let mut parts = credential.rsplitn(5, '/');
-        let mut part =
-            || parts.next().ok_or_else(|| malformed("The credential has too few parts."));
-        let (terminator, service, region, day) = (part()?, part()?, part()?, part()?);
-        let access_key = part()?;
-        if terminator != "aws4_request" || service != "s3" {
-            return Err(malformed("The credential's scope must end in s3/aws4_request."));
-        }
-        let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
-        if region.is_empty() || region.len() > 64 || !region.bytes().all(plain) {
-            return Err(malformed("The region of the credential is not valid."));
-        }
-        let signed_at_ms = date::parse_compact(timestamp)
-            .ok_or_else(|| denied("A signed request needs a valid x-amz-date."))?;
-        if day != &timestamp[..8] {
-            return Err(malformed("The credential's date is not that of x-amz-date."));
-        }
-        let signature = sigv4::parse_sha256(signature.as_bytes())
-            .ok_or_else(|| malformed("The signature is not 64 hexadecimal digits."))?;
-        let mut header_names: Vec<&str> = header_names.split(';').collect();
-        header_names.sort_unstable();
-        let count = header_names.len();
-        header_names.dedup();
-        if header_names.len() != count {
-            return Err(malformed("A header is named twice among the signed headers."));
-        }
-        let scope = Scope { timestamp: timestamp.to_owned(), region: region.to_owned() };
-        Ok(Self { access_key, scope, signed_at_ms, header_names, signature })
-    }
-}
-
-/// `Credential=..., SignedHeaders=..., Signature=...`, each exactly once, in any order.
-fn header_fields(fields: &str) -> Result<[&str; 3], Failure> {
-    let malformed = || {
-        let text = "The authorization header must hold Credential, SignedHeaders and Signature.";
-        Failure::new(Code::AuthorizationHeaderMalformed, text)
-    };
-    let mut found: [Option<&str>; 3] = [None; 3];
-    for field in fields.split(',') {
-        let (name, value) = field.trim().split_once('=').ok_or_else(malformed)?;
-        let index = match name {
-            "Credential" => 0,
-            "SignedHeaders" => 1,
-            "Signature" => 2,
-            _ => return Err(malformed()),
-        };
-        if found[index].replace(value).is_some() {
-            return Err(malformed());
-        }
-    }
-    let [Some(credential), Some(names), Some(signature)] = found else { return Err(malformed()) };
-    Ok([credential, names, signature])
-}
-
-/// Every header that a signature names must be there, and what could change the meaning of the
-/// request must be signed.
-fn check_signed_headers(headers: &HeaderMap, names: &[&str]) -> Result<(), Failure> {
-    for name in names {
-        let is_lower_case = !name.bytes().any(|byte| byte.is_ascii_uppercase());
-        if !is_lower_case || !headers.contains_key(*name) {
-            let text = format!("The signed header '{name}' is not in the request.");
-            return Err(denied(text));
-        }
-    }
-    if headers.get_all(http::header::HOST).iter().count() > 1 {
-        return Err(denied("The request has more than one host header."));
-    }
-    let is_signed = |name: &str| names.binary_search(&name).is_ok();
-    let must_be_signed =
-        std::iter::once("host").chain(headers.keys().map(http::HeaderName::as_str));
-    for name in must_be_signed {
-        if (name == "host" || name.starts_with("x-amz-")) && !is_signed(name) {
-            return Err(denied(format!("The header '{name}' must be signed, and is not.")));
-        }
-    }
-    Ok(())
-}
-
-/// What the query of a presigned URL says in place of headers.
-fn hoisted_headers(query: &Query) -> Vec<(String, String)> {
-    query
-        .iter()
-        .map(|parameter| (parameter.name.to_ascii_lowercase(), parameter.value.clone()))
-        .filter(|(name, _)| {
-            name.starts_with("x-amz-") && !PRESIGN_PARAMETERS.contains(&name.as_str())
-        })
-        .collect()
-}
-
-/// The value of a header that may occur once.
-fn single_header<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, Failure> {
-    let mut values = headers.get_all(name).iter();
-    let first = values.next();
-    if values.next().is_some() {
-        let text = format!("The header {name} occurs more than once.");
-        return Err(Failure::new(Code::InvalidArgument, text));
-    }
-    match first.map(http::HeaderValue::to_str) {
-        None => Ok(None),
-        Some(Ok(value)) => Ok(Some(value.trim())),
-        Some(Err(_)) => {
-            Err(Failure::new(Code::InvalidArgument, format!("The header {name} is not text.")))
+                )
+            }),
         }
     }
 }
@@ -538,5 +442,7 @@ fn skewed() -> Failure {
     )
 }
 
+#[cfg(test)]
+mod over_http;
 #[cfg(test)]
 mod tests;

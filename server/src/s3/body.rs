@@ -13,7 +13,7 @@ use http::HeaderMap;
 use http_body::Body;
 use md5::{Digest, Md5};
 
-use super::auth::{Authorized, Payload, parse_decimal};
+use super::auth::{Payload, parse_decimal};
 use super::checksum::{self, Hasher};
 use super::chunked::Decoder;
 use super::error::{Code, Failure};
@@ -63,7 +63,7 @@ pub(super) enum Checksums {
 
 impl Expected {
     pub(super) fn new(
-        authorized: Authorized,
+        payload: impl Into<Payload>,
         headers: &HeaderMap,
         checksums: Checksums,
     ) -> Result<Self, Failure> {
@@ -82,7 +82,7 @@ impl Expected {
             })
         };
         let mut signed_hash = None;
-        let (decoder, length, has_trailers) = match authorized.into_payload() {
+        let (decoder, length, has_trailers) = match payload.into() {
             Payload::Hash(hash) => {
                 signed_hash = Some(hash);
                 (None, length_of("content-length")?, false)

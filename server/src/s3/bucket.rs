@@ -9,7 +9,7 @@ use http_body::Body;
 
 use super::Server;
 use super::answer::{self, Answer};
-use super::auth::{Authorized, parse_decimal};
+use super::auth::{Admitted, Asker, Authorized, Need, parse_decimal};
 use super::body::{Checksums, Expected, RequestBody};
 use super::date;
 use super::error::{Code, Failure};
@@ -17,6 +17,7 @@ use super::request::{OWNER_ID, OWNER_NAME, Request};
 use super::watch::Watch;
 use super::xml::{self, Writer};
 use crate::object::Bucket;
+use crate::policy::Action;
 
 /// ListBuckets tells at most so many at once.
 const BUCKETS_MAX: u64 = 10_000;
@@ -25,8 +26,13 @@ impl<M: Mailbox, R: Runtime> Server<M, R> {
     pub(super) async fn list_buckets(
         &self,
         request: &Request,
-        _authorized: Authorized,
+        admitted: Admitted,
     ) -> Result<Answer<M, R>, Failure> {
+        let mut asker = admitted.asker;
+        if asker.is_anonymous() {
+            let text = "Access denied: buckets are shown to users only.";
+            return Err(Failure::new(Code::AccessDenied, text));
+        }
         let limit = match request.target.query.filled("max-buckets") {
             None => BUCKETS_MAX,
             Some(text) => parse_decimal(text)
@@ -42,24 +48,55 @@ impl<M: Mailbox, R: Runtime> Server<M, R> {
         buckets.retain(|bucket| bucket.name.starts_with(prefix) && *bucket.name > *after);
         buckets.sort_by(|one, other| one.name.cmp(&other.name));
         let limit = usize::try_from(limit).expect("small");
+        let all = Need::of_service(Action::ListAllMyBuckets);
+        if self.check(&asker, &all).await.is_err() {
+            buckets = self.visible(&mut asker, buckets, limit).await?;
+        }
         Ok(answer::xml(bucket_list(&buckets, limit, prefix)))
+    }
+
+    /// The first of `buckets` that somebody may list or locate: `limit` of them, and one more where
+    /// there is one.
+    async fn visible(
+        &self,
+        asker: &mut Asker,
+        buckets: Vec<Bucket>,
+        limit: usize,
+    ) -> Result<Vec<Bucket>, Failure> {
+        let mut visible = Vec::new();
+        for bucket in buckets {
+            if self.may_see(asker, &bucket.name).await? {
+                visible.push(bucket);
+            }
+            if visible.len() > limit {
+                break;
+            }
+        }
+        Ok(visible)
     }
 
     pub(super) async fn create_bucket<B: Body<Data = Bytes> + Unpin>(
         &self,
         request: &Request,
-        authorized: Authorized,
+        admitted: Admitted,
         body: &mut B,
         watch: &Watch<R>,
     ) -> Result<Answer<M, R>, Failure> {
+        let Admitted { mut asker, payload } = admitted;
+        asker.check_hope()?;
         let wants_lock = request.header("x-amz-bucket-object-lock-enabled");
         if wants_lock.is_some_and(|value| value.eq_ignore_ascii_case("true")) {
             return Err(Failure::not_implemented("A bucket with object lock"));
         }
-        let expected = Expected::new(authorized, &request.headers, Checksums::Body)?;
+        let expected = Expected::new(payload, &request.headers, Checksums::Body)?;
         let document = RequestBody::new(body, watch, expected).document().await?;
-        self.check_location(&document)?;
+        let location = location(&document)?;
         let name = request.bucket();
+        if let Some(location) = &location {
+            asker.set_location(location);
+        }
+        self.check(&asker, &Need::of_bucket(Action::CreateBucket, name)).await?;
+        self.check_location(location.as_deref())?;
         self.store().create_bucket(name).await?;
         let mut answer = answer::empty(StatusCode::OK);
         answer::set(&mut answer, LOCATION, &format!("/{name}"));
@@ -67,12 +104,8 @@ impl<M: Mailbox, R: Runtime> Server<M, R> {
     }
 
     /// A client may name a region; where none is configured, any will do.
-    fn check_location(&self, document: &[u8]) -> Result<(), Failure> {
-        if document.trim_ascii().is_empty() {
-            return Ok(());
-        }
-        let root = xml::parse(document, "CreateBucketConfiguration")?;
-        let stated = root.child_text("LocationConstraint").map(str::trim).unwrap_or_default();
+    fn check_location(&self, stated: Option<&str>) -> Result<(), Failure> {
+        let stated = stated.unwrap_or_default();
         let is_served = match self.region() {
             None => true,
             Some(region) => stated.is_empty() || stated == region,
@@ -118,6 +151,15 @@ impl<M: Mailbox, R: Runtime> Server<M, R> {
         xml.bare(self.region().filter(|region| *region != DEFAULT_REGION).unwrap_or_default());
         Ok(answer::xml(xml.finish()))
     }
+}
+
+/// The region that the document of a new bucket states.
+fn location(document: &[u8]) -> Result<Option<String>, Failure> {
+    if document.trim_ascii().is_empty() {
+        return Ok(None);
+    }
+    let root = xml::parse(document, "CreateBucketConfiguration")?;
+    Ok(root.child_text("LocationConstraint").map(|stated| stated.trim().to_owned()))
 }
 
 /// The region that clients take for granted.

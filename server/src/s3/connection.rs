@@ -6,6 +6,7 @@
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::io;
+use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -27,9 +28,9 @@ const BUFFER_BYTES_MAX: usize = 1 << 20;
 const HEAD_BYTES_MAX: usize = 20 << 10;
 
 impl<M: Mailbox, R: Runtime> Server<M, R> {
-    /// Serves requests on `stream` until either side closes it. Once `stop` resolves, the request
+    /// Serves requests of `peer` on `stream` until either side closes it. Once `stop` resolves, the request
     /// in progress is finished and no other is taken.
-    pub async fn serve_connection<S>(&self, stream: S, stop: impl Future<Output = ()>)
+    pub async fn serve_connection<S>(&self, stream: S, peer: IpAddr, stop: impl Future<Output = ()>)
     where
         S: Read + Write + Unpin + 'static,
     {
@@ -38,7 +39,7 @@ impl<M: Mailbox, R: Runtime> Server<M, R> {
             // Now, and not when the future is first polled: hyper may read on before that.
             watch.request_begins();
             let watch = &watch;
-            async move { Ok::<_, Infallible>(self.respond(request, watch).await) }
+            async move { Ok::<_, Infallible>(self.respond(request, peer, watch).await) }
         });
         serve(stream, &self.inner.runtime, &watch, service, stop).await;
     }

@@ -9,7 +9,7 @@ use http::HeaderMap;
 
 use super::answer::{self, Answer};
 use super::attributes::{self, ReadConditions, Verdict};
-use super::auth::{Authorized, parse_decimal};
+use super::auth::{Authorized, of_copied_tags, parse_decimal};
 use super::checksum::{self, Hasher};
 use super::error::{Code, Failure};
 use super::multipart::{part_number, upload_id};
@@ -24,19 +24,20 @@ use crate::object::{self, Algorithm, Body, Checksum, ObjectInfo, Put, Source, Sp
 
 /// Where a copy comes from.
 #[derive(Debug, PartialEq, Eq)]
-struct Origin {
+pub(super) struct Origin {
     bucket: String,
     key: Bytes,
+    version: Option<String>,
 }
 
 impl<M: Mailbox, R: Runtime> Server<M, R> {
     pub(super) async fn copy_object(
         &self,
         request: &Request,
-        _authorized: Authorized,
+        authorized: Authorized,
     ) -> Result<Answer<M, R>, Failure> {
         let headers = &request.headers;
-        let origin = Origin::of(headers)?;
+        let origin = request.origin();
         let replaces = replaces_metadata(headers)?;
         let replaces_tags = tagging::are_replaced(headers)?;
         let new_tags = tagging::of_headers(headers)?;
@@ -44,7 +45,12 @@ impl<M: Mailbox, R: Runtime> Server<M, R> {
         let condition = attributes::write_condition(headers)?;
         let algorithm = checksum::algorithm_of_copy(headers)?;
         let is_same = origin.bucket == request.bucket() && origin.key == *request.key();
-        let (info, body) = self.open(&origin, headers, None).await?;
+        let (info, body) = self.open(&authorized, origin, headers, None).await?;
+        if !replaces_tags && !info.tags.is_empty() {
+            for need in of_copied_tags(request) {
+                self.check(&authorized.asker(), &need).await?;
+            }
+        }
         if is_same && !replaces && !replaces_tags && class == info.class {
             let text = "An object can be copied to itself only with other metadata, other tags or \
                         another storage class.";
@@ -70,14 +76,14 @@ impl<M: Mailbox, R: Runtime> Server<M, R> {
     pub(super) async fn copy_part(
         &self,
         request: &Request,
-        _authorized: Authorized,
+        authorized: Authorized,
     ) -> Result<Answer<M, R>, Failure> {
         let number = part_number(request.parameter("partNumber").unwrap_or_default())?;
-        let origin = Origin::of(&request.headers)?;
         let range = request.header("x-amz-copy-source-range").map(parse_range).transpose()?;
         let (bucket, key, id) = (request.bucket(), request.key(), upload_id(request));
         let upload = self.store().upload(bucket, key, id).await?;
-        let (info, body) = self.open(&origin, &request.headers, range).await?;
+        let (info, body) =
+            self.open(&authorized, request.origin(), &request.headers, range).await?;
         let size = range.map_or(info.size, |span| span.end - span.start);
         check_size(size)?;
         let mut copied = Copied::new(body, upload.checksum.map(|sum| sum.algorithm));
@@ -89,6 +95,7 @@ impl<M: Mailbox, R: Runtime> Server<M, R> {
     /// The object to copy, and the bytes of `range`, once the conditions on it hold.
     async fn open(
         &self,
+        authorized: &Authorized,
         origin: &Origin,
         headers: &HeaderMap,
         range: Option<Span>,
@@ -109,6 +116,7 @@ impl<M: Mailbox, R: Runtime> Server<M, R> {
             range.or((info.size > 0).then_some(Span { start: 0, end: info.size }))
         };
         let (info, body) = self.store().get(&origin.bucket, &origin.key, select).await?;
+        authorized.check_tags(&origin.bucket, &origin.key, &info.tags)?;
         match refusal {
             Some(failure) => Err(failure),
             None => Ok((info, body)),
@@ -128,7 +136,19 @@ impl<M: Mailbox, R: Runtime> Server<M, R> {
 }
 
 impl Origin {
-    fn of(headers: &HeaderMap) -> Result<Self, Failure> {
+    pub(super) fn bucket(&self) -> &str {
+        &self.bucket
+    }
+
+    pub(super) fn key(&self) -> &Bytes {
+        &self.key
+    }
+
+    pub(super) fn version(&self) -> Option<&str> {
+        self.version.as_deref()
+    }
+
+    pub(super) fn of(headers: &HeaderMap) -> Result<Self, Failure> {
         let value = headers.get("x-amz-copy-source").expect("the operation was told by it");
         let invalid = |text: &'static str| Failure::new(Code::InvalidArgument, text);
         let value = value.to_str().map_err(|_| invalid("x-amz-copy-source is not text."))?;
@@ -149,7 +169,11 @@ impl Origin {
             .ok_or_else(|| invalid("x-amz-copy-source must name a bucket and a key."))?;
         check_bucket_name(bucket)?;
         check_key(key.as_bytes())?;
-        Ok(Self { bucket: bucket.to_owned(), key: Bytes::copy_from_slice(key.as_bytes()) })
+        Ok(Self {
+            bucket: bucket.to_owned(),
+            key: Bytes::copy_from_slice(key.as_bytes()),
+            version: version.map(str::to_owned),
+        })
     }
 }
 
@@ -165,7 +189,7 @@ fn replaces_metadata(headers: &HeaderMap) -> Result<bool, Failure> {
 }
 
 /// `bytes=first-last`, both of them there.
-fn parse_range(text: &str) -> Result<Span, Failure> {
+pub(super) fn parse_range(text: &str) -> Result<Span, Failure> {
     let span = text.strip_prefix("bytes=").and_then(|range| range.split_once('-'));
     let span = span.and_then(|(first, last)| {
         let end = parse_decimal(last)?.checked_add(1)?;
@@ -250,12 +274,14 @@ mod tests {
     fn a_source_is_a_bucket_and_a_key() {
         let expected = |key: &str| {
             let key = Bytes::copy_from_slice(key.as_bytes());
-            Ok(Origin { bucket: "bucket".to_owned(), key })
+            Ok(Origin { bucket: "bucket".to_owned(), key, version: None })
         };
         assert_eq!(origin("/bucket/key"), expected("key"));
         assert_eq!(origin("bucket/a/../b"), expected("a/../b"));
         assert_eq!(origin("bucket/a%20b+c%2F"), expected("a b+c/"));
-        assert_eq!(origin("bucket/key?versionId=null"), expected("key"));
+        let null = Some("null".to_owned());
+        let of_version = expected("key").map(|origin| Origin { version: null, ..origin });
+        assert_eq!(origin("bucket/key?versionId=null"), of_version);
         assert_eq!(origin("bucket/a%3FversionId=x"), expected("a?versionId=x"));
         assert_eq!(origin("bucket/key?versionId=x"), Err(Code::NoSuchVersion));
         for value in ["", "/", "bucket", "bucket/", "/bucket/", "bucket/%zz", "bucket/%00"] {

@@ -1,5 +1,7 @@
 //! DeleteObjects: up to a thousand keys in one request, an answer for each.
 
+use std::time::Duration;
+
 use basalt_engine::seam::Runtime;
 use basalt_net::mailbox::Mailbox;
 use bytes::Bytes;
@@ -8,7 +10,7 @@ use http_body::Body;
 use super::Server;
 use super::answer::{self, Answer};
 use super::attributes::unquoted;
-use super::auth::Authorized;
+use super::auth::{Admitted, Asker, DELETE, GET, Need};
 use super::body::{Checksums, Expected, RequestBody};
 use super::error::{Code, Failure};
 use super::request::{Request, check_key};
@@ -17,6 +19,8 @@ use super::xml::{self, Element, Writer, malformed};
 use crate::object::{Condition, Error};
 
 const KEYS_MAX: usize = 1000;
+/// Keys that are decided about before others get their turn.
+const DECISIONS_AT_ONCE: usize = 32;
 
 /// What the document asks for.
 #[derive(Debug, PartialEq, Eq)]
@@ -37,19 +41,38 @@ impl<M: Mailbox, R: Runtime> Server<M, R> {
     pub(super) async fn delete_objects<B: Body<Data = Bytes> + Unpin>(
         &self,
         request: &Request,
-        authorized: Authorized,
+        admitted: Admitted,
         body: &mut B,
         watch: &Watch<R>,
     ) -> Result<Answer<M, R>, Failure> {
-        let expected = Expected::new(authorized, &request.headers, Checksums::Body)?;
+        let Admitted { asker, payload } = admitted;
+        asker.check_hope()?;
+        let expected = Expected::new(payload, &request.headers, Checksums::Body)?;
         if !expected.is_checked() {
             let text = "The request lacks Content-MD5 or an x-amz-checksum of its body.";
             return Err(Failure::new(Code::InvalidRequest, text));
         }
         let document = RequestBody::new(body, watch, expected).document().await?;
-        let deletion = Deletion::parse(&document)?;
+        let mut deletion = Deletion::parse(&document)?;
+        for (index, entry) in deletion.entries.iter_mut().enumerate() {
+            if index % DECISIONS_AT_ONCE == DECISIONS_AT_ONCE - 1 && !asker.is_root() {
+                // A long policy takes its time for each key; others get their turn.
+                self.inner.runtime.sleep(Duration::ZERO).await;
+            }
+            entry.allow(self.check_entry(&asker, request.bucket(), entry).await);
+        }
         let outcomes = self.delete_entries(request.bucket(), &deletion.entries).await?;
         Ok(answer::xml(deletion.answer(&outcomes)))
+    }
+
+    /// Each entry is a deletion of its own, and one with a condition a look at the object as well.
+    async fn check_entry(&self, asker: &Asker, bucket: &str, entry: &Entry) -> Result<(), Failure> {
+        let (key, version) = (entry.key.as_bytes(), entry.version.as_deref());
+        self.check(asker, &Need::of_version(DELETE, bucket, key, version)).await?;
+        if !matches!(entry.condition, Ok(Condition::None)) {
+            self.check(asker, &Need::of_version(GET, bucket, key, version)).await?;
+        }
+        Ok(())
     }
 
     /// One outcome for each entry, in order.
@@ -134,6 +157,13 @@ impl Entry {
             Some("*") => Condition::Present,
             Some(etag) => Condition::Matches(unquoted(etag).to_owned()),
         })
+    }
+
+    /// What may not be done is not looked at any further.
+    fn allow(&mut self, allowed: Result<(), Failure>) {
+        if let Err(failure) = allowed {
+            self.condition = Err(failure);
+        }
     }
 
     fn key_bytes(&self) -> Bytes {

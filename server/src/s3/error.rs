@@ -92,6 +92,7 @@ codes! {
     InvalidToken = 400 "InvalidToken",
     InvalidUri = 400 "InvalidURI",
     KeyTooLong = 400 "KeyTooLongError",
+    MalformedPolicy = 400 "MalformedPolicy",
     MalformedPost = 400 "MalformedPOSTRequest",
     MalformedTrailer = 400 "MalformedTrailerError",
     MalformedXml = 400 "MalformedXML",

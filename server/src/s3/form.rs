@@ -159,7 +159,7 @@ async fn next<B: Body<Data = Bytes> + Unpin, R: Runtime>(
 }
 
 /// The form up to the first byte of the file, and where that is; `None` if it is not all there yet.
-fn parse(bytes: &[u8], boundary: &str) -> Result<Option<(Form, usize)>, Failure> {
+pub(super) fn parse(bytes: &[u8], boundary: &str) -> Result<Option<(Form, usize)>, Failure> {
     let opening = format!("--{boundary}\r\n");
     let delimiter = format!("\r\n--{boundary}");
     let compared = bytes.len().min(opening.len());

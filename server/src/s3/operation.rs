@@ -36,12 +36,16 @@ pub(super) enum Operation {
     GetBucketTags,
     PutBucketTags,
     DeleteBucketTags,
+    GetBucketPolicy,
+    PutBucketPolicy,
+    DeleteBucketPolicy,
+    GetBucketPolicyStatus,
     /// The only ACL is the private one: setting that changes nothing.
     PutAcl,
     /// A question whose answer is always that nothing is set.
     Unset(Unset),
     /// The removal of what is never set.
-    DeleteUnset,
+    DeleteUnset(Unset),
 }
 
 /// Configuration that clients ask for by habit.
@@ -58,8 +62,6 @@ pub(super) enum Unset {
     Notification,
     ObjectLock,
     Ownership,
-    Policy,
-    PolicyStatus,
     PublicAccess,
     Replication,
     RequestPayment,
@@ -224,9 +226,15 @@ fn of_bucket(method: &Method, subresource: Option<&str>, query: &Query) -> Optio
         (&Method::GET, Some("tagging")) => Some(Operation::GetBucketTags),
         (&Method::PUT, Some("tagging")) => Some(Operation::PutBucketTags),
         (&Method::DELETE, Some("tagging")) => Some(Operation::DeleteBucketTags),
+        (&Method::GET, Some("policy")) => Some(Operation::GetBucketPolicy),
+        (&Method::PUT, Some("policy")) => Some(Operation::PutBucketPolicy),
+        (&Method::DELETE, Some("policy")) => Some(Operation::DeleteBucketPolicy),
+        (&Method::GET, Some("policyStatus")) => Some(Operation::GetBucketPolicyStatus),
         (&Method::PUT, Some("acl")) => Some(Operation::PutAcl),
         (&Method::GET, Some(name)) => unset(name).map(Operation::Unset),
-        (&Method::DELETE, Some(name)) if can_be_removed(name) => Some(Operation::DeleteUnset),
+        (&Method::DELETE, Some(name)) if can_be_removed(name) => {
+            unset(name).map(Operation::DeleteUnset)
+        }
         _ => None,
     }
 }
@@ -274,8 +282,6 @@ fn unset(subresource: &str) -> Option<Unset> {
         "notification" => Unset::Notification,
         "object-lock" => Unset::ObjectLock,
         "ownershipControls" => Unset::Ownership,
-        "policy" => Unset::Policy,
-        "policyStatus" => Unset::PolicyStatus,
         "publicAccessBlock" => Unset::PublicAccess,
         "replication" => Unset::Replication,
         "requestPayment" => Unset::RequestPayment,
@@ -293,7 +299,6 @@ fn can_be_removed(subresource: &str) -> bool {
             | "encryption"
             | "lifecycle"
             | "ownershipControls"
-            | "policy"
             | "publicAccessBlock"
             | "replication"
             | "website"
@@ -325,11 +330,14 @@ mod tests {
             ("POST", "/b?delete", O::DeleteObjects),
             ("GET", "/b?acl", O::Unset(Unset::Acl)),
             ("GET", "/b/k?acl", O::Unset(Unset::Acl)),
-            ("GET", "/b?policyStatus", O::Unset(Unset::PolicyStatus)),
+            ("GET", "/b?policyStatus", O::GetBucketPolicyStatus),
+            ("GET", "/b?policy", O::GetBucketPolicy),
+            ("PUT", "/b?policy", O::PutBucketPolicy),
+            ("DELETE", "/b?policy", O::DeleteBucketPolicy),
             ("PUT", "/b?acl", O::PutAcl),
             ("PUT", "/b/k?acl", O::PutAcl),
             ("PUT", "/b/k?retention", O::Unset(Unset::Lock)),
-            ("DELETE", "/b?lifecycle", O::DeleteUnset),
+            ("DELETE", "/b?lifecycle", O::DeleteUnset(Unset::Lifecycle)),
             ("PUT", "/b/k?x-id=PutObject", O::PutObject),
             ("GET", "/b/k?attributes", O::GetObjectAttributes),
             ("PUT", "/b/k?partNumber=1&uploadId=u", O::PutPart),
@@ -356,7 +364,7 @@ mod tests {
     fn what_is_not_there_is_never_taken_for_something_else() {
         for (method, raw) in [
             ("PUT", "/b?versioning"),
-            ("PUT", "/b?policy"),
+            ("PUT", "/b?cors"),
             ("DELETE", "/b?analytics"),
             ("PUT", "/b?lifecycle"),
             ("PUT", "/b?object-lock"),

@@ -4,18 +4,18 @@
 use basalt_engine::seam::Runtime;
 use basalt_net::mailbox::Mailbox;
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG, LOCATION};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG, LOCATION, REFERER, USER_AGENT};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use http_body::Body;
 
 use super::answer::{self, Answer};
 use super::attributes::{self, CONTENT_HEADERS};
-use super::auth::parse_decimal;
+use super::auth::{Arrival, parse_decimal};
 use super::body::{Checksums, Expected, RequestBody};
 use super::error::{Code, Failure};
 use super::form::{self, Form};
 use super::object::{checked_size, written_answer};
-use super::operation::{Operation, refuse_headers};
+use super::operation::refuse_headers;
 use super::request::{check_bucket_name, check_key};
 use super::target::{Target, encode_into};
 use super::watch::Watch;
@@ -37,6 +37,7 @@ impl<M: Mailbox, R: Runtime> Server<M, R> {
         &self,
         target: Target,
         headers: &HeaderMap,
+        arrival: Arrival,
         body: &mut B,
         watch: &Watch<R>,
     ) -> Result<Answer<M, R>, Failure> {
@@ -54,16 +55,30 @@ impl<M: Mailbox, R: Runtime> Server<M, R> {
         let boundary = form::boundary(content_type.unwrap_or_default())?;
         let (form, mut file) = form::read(body, watch, boundary, length).await?;
 
-        let now_ms = self.inner.runtime.wall().0;
         let (authenticated, policy) = self.inner.gate.authenticate_form(&form)?;
         let key = key_of(&form)?;
-        policy.check(&fields_as_used(&form, bucket, &key)?, now_ms)?;
-        let authorized = authenticated.authorize(&Operation::PutObject);
-        file.begin(watch).await?;
-        policy.check_length(file.size())?;
-
-        let headers = headers_of(&form, file.size())?;
+        let fields = fields_as_used(&form, bucket, &key)?;
+        if let Some(policy) = &policy {
+            policy.check(&fields, self.inner.runtime.wall().0)?;
+        }
+        let request = headers;
+        let mut headers = headers_of(&form)?;
         refuse_headers(&headers)?;
+        for name in [REFERER, USER_AGENT] {
+            // No field speaks of these; policies ask about them.
+            for value in request.get_all(&name) {
+                headers.append(&name, value.clone());
+            }
+        }
+        let tags = tags_of(&form)?;
+        let named = (bucket.as_str(), key.as_bytes());
+        let authorized = self.authorize_form(authenticated, &headers, &tags, named, arrival);
+        let authorized = authorized.await?;
+        file.begin(watch).await?;
+        if let Some(policy) = &policy {
+            policy.check_length(file.size())?;
+        }
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(file.size()));
         let expected = Expected::new(authorized, &headers, Checksums::Body)?;
         let put = Put {
             bucket: bucket.clone(),
@@ -71,7 +86,7 @@ impl<M: Mailbox, R: Runtime> Server<M, R> {
             size: checked_size(&expected)?,
             class: attributes::storage_class(&headers)?,
             metadata: attributes::metadata(&headers)?,
-            tags: tags_of(&form)?,
+            tags,
             condition: Condition::None,
         };
         let mut source = RequestBody::new(&mut file, watch, expected);
@@ -123,11 +138,13 @@ fn fields_as_used(form: &Form, bucket: &str, key: &str) -> Result<Vec<(String, S
 }
 
 /// The fields that a PUT would have as headers.
-fn headers_of(form: &Form, size: u64) -> Result<HeaderMap, Failure> {
+fn headers_of(form: &Form) -> Result<HeaderMap, Failure> {
     let mut headers = HeaderMap::new();
     for (name, value) in &form.fields {
-        let is_header = CONTENT_HEADERS.contains(&name.as_str())
-            || (name.starts_with("x-amz-") && !SIGNATURE_FIELDS.contains(&name.as_str()));
+        // The one field that is named otherwise than its header.
+        let name = if name == "acl" { "x-amz-acl" } else { name.as_str() };
+        let is_header = CONTENT_HEADERS.contains(&name)
+            || (name.starts_with("x-amz-") && !SIGNATURE_FIELDS.contains(&name));
         if !is_header {
             continue;
         }
@@ -137,7 +154,6 @@ fn headers_of(form: &Form, size: u64) -> Result<HeaderMap, Failure> {
         let value = HeaderValue::from_bytes(value.as_bytes()).map_err(|_| invalid())?;
         headers.insert(header, value);
     }
-    headers.insert(CONTENT_LENGTH, HeaderValue::from(size));
     Ok(headers)
 }
 

@@ -64,7 +64,7 @@ impl<M: Mailbox, R: Runtime> Server<M, R> {
     pub(super) async fn get_object(
         &self,
         request: &Request,
-        _authorized: Authorized,
+        authorized: Authorized,
     ) -> Result<Answer<M, R>, Failure> {
         let asked = Asked::of(request)?;
         let (bucket, key) = (request.bucket(), request.key());
@@ -82,6 +82,7 @@ impl<M: Mailbox, R: Runtime> Server<M, R> {
                 (info, Vec::new(), body)
             }
         };
+        authorized.check_tags(bucket, key, &info.tags)?;
         let sent = sent.expect("a body was chosen or refused")?;
         let mut answer = asked.head_of_answer(&info, &parts, sent)?;
         if let Some(body) = body {
@@ -95,7 +96,7 @@ impl<M: Mailbox, R: Runtime> Server<M, R> {
     pub(super) async fn head_object(
         &self,
         request: &Request,
-        _authorized: Authorized,
+        authorized: Authorized,
     ) -> Result<Answer<M, R>, Failure> {
         let asked = Asked::of(request)?;
         let (bucket, key) = (request.bucket(), request.key());
@@ -103,6 +104,7 @@ impl<M: Mailbox, R: Runtime> Server<M, R> {
             Some(_) => self.store().head_with_parts(bucket, key).await?,
             None => (self.store().head(bucket, key).await?, Vec::new()),
         };
+        authorized.check_tags(bucket, key, &info.tags)?;
         let sent = asked.select(&info, &parts)?;
         asked.head_of_answer(&info, &parts, sent)
     }
@@ -110,7 +112,7 @@ impl<M: Mailbox, R: Runtime> Server<M, R> {
     pub(super) async fn object_attributes(
         &self,
         request: &Request,
-        _authorized: Authorized,
+        authorized: Authorized,
     ) -> Result<Answer<M, R>, Failure> {
         let wanted = Wanted::of(request)?;
         let (bucket, key) = (request.bucket(), request.key());
@@ -118,6 +120,7 @@ impl<M: Mailbox, R: Runtime> Server<M, R> {
             true => self.store().head_with_parts(bucket, key).await?,
             false => (self.store().head(bucket, key).await?, Vec::new()),
         };
+        authorized.check_tags(bucket, key, &info.tags)?;
         let mut answer = answer::xml(wanted.document(&info, &parts));
         answer::set(&mut answer, LAST_MODIFIED, &date::http(info.modified_ms));
         Ok(answer)

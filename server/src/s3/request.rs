@@ -5,6 +5,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 use basalt_engine::units::OBJECT_KEY_BYTES_MAX;
 
+use super::copy::Origin;
 use super::error::{Code, Failure};
 use super::operation::Operation;
 use super::target::Target;
@@ -18,6 +19,8 @@ pub(super) struct Request {
     pub(super) operation: Operation,
     pub(super) target: Target,
     pub(super) headers: HeaderMap,
+    /// What a copy comes from: read once, for the check and for the copy.
+    pub(super) origin: Option<Origin>,
 }
 
 impl Request {
@@ -42,7 +45,11 @@ impl Request {
             let text = "The bucket's owner is not the expected one.";
             return Err(Failure::new(Code::AccessDenied, text));
         }
-        Ok(Self { operation, target, headers })
+        let origin = match operation {
+            Operation::CopyObject | Operation::CopyPart => Some(Origin::of(&headers)?),
+            _ => None,
+        };
+        Ok(Self { operation, target, headers, origin })
     }
 
     /// Of an operation on a bucket or object.
@@ -53,6 +60,11 @@ impl Request {
     /// Of an operation on an object.
     pub(super) fn key(&self) -> &Bytes {
         self.target.key.as_ref().expect("the operation was told by it")
+    }
+
+    /// Of a copy.
+    pub(super) fn origin(&self) -> &Origin {
+        self.origin.as_ref().expect("the operation was told by it")
     }
 
     pub(super) fn parameter(&self, name: &str) -> Option<&str> {

@@ -1,6 +1,7 @@
 //! One request from head to answer. Whatever happens, there is an answer: an error becomes its XML
 //! document, a panic becomes InternalError and a line in the log.
 
+use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -10,12 +11,12 @@ use basalt_engine::seam::Runtime;
 use basalt_net::mailbox::Mailbox;
 use bytes::Bytes;
 use futures_util::FutureExt;
-use http::header::{CONNECTION, CONTENT_TYPE, DATE, EXPECT, HeaderName, SERVER};
+use http::header::{CONNECTION, CONTENT_TYPE, DATE, EXPECT, HOST, HeaderName, SERVER};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use http_body::{Body, Frame};
 
 use super::answer::{self, Answer, AnswerBody};
-use super::auth::{Authorized, Head};
+use super::auth::{Admitted, Arrival, Authorized, Head, Needs};
 use super::error::{Code, Failure};
 use super::operation::Operation;
 use super::request::Request;
@@ -35,6 +36,7 @@ impl<M: Mailbox, R: Runtime> Server<M, R> {
     pub(super) async fn respond<B: Body<Data = Bytes> + Unpin>(
         &self,
         request: http::Request<B>,
+        peer: IpAddr,
         watch: &Rc<Watch<R>>,
     ) -> Answer<M, R> {
         let (parts, body) = request.into_parts();
@@ -43,7 +45,9 @@ impl<M: Mailbox, R: Runtime> Server<M, R> {
         let mut body = Incoming::new(body);
         let expects_continue = parts.headers.contains_key(EXPECT);
         let origin = self.inner.origins.allowed(&parts.headers);
-        let work = self.run(&method, &uri, parts.headers, &mut body, watch);
+        let now_ms = self.inner.runtime.wall().0;
+        let arrival = Arrival { peer, is_secure: self.inner.scheme == "https", now_ms };
+        let work = self.run((&method, &uri, parts.headers), arrival, &mut body, watch);
         let outcome = AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|_| {
             tracing::error!(%method, path = uri.path(), request_id, "a request panicked");
             Err(Failure::new(Code::InternalError, "The request failed by a fault of the server."))
@@ -100,9 +104,8 @@ impl<M: Mailbox, R: Runtime> Server<M, R> {
     /// From the raw head to the operation.
     async fn run<B: Body<Data = Bytes> + Unpin>(
         &self,
-        method: &Method,
-        uri: &Uri,
-        headers: HeaderMap,
+        (method, uri, headers): (&Method, &Uri, HeaderMap),
+        arrival: Arrival,
         body: &mut Incoming<B>,
         watch: &Watch<R>,
     ) -> Result<Answer<M, R>, Failure> {
@@ -129,13 +132,37 @@ impl<M: Mailbox, R: Runtime> Server<M, R> {
         };
         let head = Head { method: method.as_str(), target: &target, headers: &headers };
         if auth::is_form(&head) {
-            return self.post_object(target, &headers, body, watch).await;
+            return self.post_object(target, &headers, arrival, body, watch).await;
         }
-        let mut authenticated = self.inner.gate.authenticate(&head, self.inner.runtime.wall().0)?;
+        let mut authenticated = self.inner.gate.authenticate(&head, arrival.now_ms)?;
         let hoisted = std::mem::take(&mut authenticated.hoisted);
         let request = Request::new(method, target, headers, hoisted)?;
-        let authorized = authenticated.authorize(&request.operation);
-        self.perform(&request, authorized, body, watch).await
+        let needs = Needs::of(&request)?;
+        let admitted = self.admit(authenticated, &request, arrival).await?;
+        let Needs::Known(needs) = needs else {
+            return self.decide_and_perform(&request, admitted, body, watch).await;
+        };
+        let authorized = self.authorize(admitted, &needs).await?;
+        let asker = authorized.asker();
+        let outcome = self.perform(&request, authorized, body, watch).await;
+        auth::hide_absence(&asker, &needs, outcome)
+    }
+
+    /// Of those operations that are decided about by what their bodies, or the store, hold.
+    async fn decide_and_perform<B: Body<Data = Bytes> + Unpin>(
+        &self,
+        request: &Request,
+        admitted: Admitted,
+        body: &mut B,
+        watch: &Watch<R>,
+    ) -> Result<Answer<M, R>, Failure> {
+        match request.operation {
+            Operation::ListBuckets => self.list_buckets(request, admitted).await,
+            Operation::CreateBucket => self.create_bucket(request, admitted, body, watch).await,
+            Operation::DeleteObjects => self.delete_objects(request, admitted, body, watch).await,
+            Operation::PutObjectTags => self.put_object_tags(request, admitted, body, watch).await,
+            other => unreachable!("{other:?} is decided about by its head"),
+        }
     }
 
     async fn perform<B: Body<Data = Bytes> + Unpin>(
@@ -146,15 +173,12 @@ impl<M: Mailbox, R: Runtime> Server<M, R> {
         watch: &Watch<R>,
     ) -> Result<Answer<M, R>, Failure> {
         match request.operation {
-            Operation::ListBuckets => self.list_buckets(request, authorized).await,
-            Operation::CreateBucket => self.create_bucket(request, authorized, body, watch).await,
             Operation::HeadBucket => self.head_bucket(request, authorized).await,
             Operation::DeleteBucket => self.delete_bucket(request, authorized).await,
             Operation::GetBucketLocation => self.bucket_location(request, authorized).await,
             Operation::ListObjects => self.list_objects(request, authorized).await,
             Operation::ListObjectsV2 => self.list_objects_v2(request, authorized).await,
             Operation::ListObjectVersions => self.list_object_versions(request, authorized).await,
-            Operation::DeleteObjects => self.delete_objects(request, authorized, body, watch).await,
             Operation::GetObject => self.get_object(request, authorized).await,
             Operation::HeadObject => self.head_object(request, authorized).await,
             Operation::GetObjectAttributes => self.object_attributes(request, authorized).await,
@@ -171,18 +195,29 @@ impl<M: Mailbox, R: Runtime> Server<M, R> {
             Operation::ListUploads => self.list_uploads(request, authorized).await,
             Operation::ListParts => self.list_parts(request, authorized).await,
             Operation::GetObjectTags => self.get_object_tags(request, authorized).await,
-            Operation::PutObjectTags => {
-                self.put_object_tags(request, authorized, body, watch).await
-            }
             Operation::DeleteObjectTags => self.delete_object_tags(request, authorized).await,
             Operation::GetBucketTags => self.get_bucket_tags(request, authorized).await,
             Operation::PutBucketTags => {
                 self.put_bucket_tags(request, authorized, body, watch).await
             }
             Operation::DeleteBucketTags => self.delete_bucket_tags(request, authorized).await,
+            Operation::GetBucketPolicy => self.get_bucket_policy(request, authorized).await,
+            Operation::PutBucketPolicy => {
+                self.put_bucket_policy(request, authorized, body, watch).await
+            }
+            Operation::DeleteBucketPolicy => self.delete_bucket_policy(request, authorized).await,
+            Operation::GetBucketPolicyStatus => {
+                self.bucket_policy_status(request, authorized).await
+            }
             Operation::PutAcl => self.put_acl(request, authorized, body, watch).await,
-            Operation::DeleteUnset => self.delete_unset(request, authorized).await,
+            Operation::DeleteUnset(_) => self.delete_unset(request, authorized).await,
             Operation::Unset(unset) => self.unset(request, authorized, unset).await,
+            Operation::ListBuckets
+            | Operation::CreateBucket
+            | Operation::DeleteObjects
+            | Operation::PutObjectTags => {
+                unreachable!("{:?} is decided about by its content", request.operation)
+            }
         }
     }
 
@@ -202,6 +237,11 @@ impl<M: Mailbox, R: Runtime> Server<M, R> {
 }
 
 fn check_limits(uri: &Uri, headers: &HeaderMap) -> Result<(), Failure> {
+    // A server in front may have taken the other one.
+    if headers.get_all(HOST).iter().nth(1).is_some() {
+        let text = "The request has more than one host header.";
+        return Err(Failure::new(Code::BadRequest, text));
+    }
     let uri_bytes = uri.path().len() + uri.query().map_or(0, str::len);
     if uri_bytes > URI_BYTES_MAX {
         let text = format!("The URI has {uri_bytes} bytes; {URI_BYTES_MAX} are allowed.");

@@ -65,29 +65,30 @@ fn mac(key: &[u8]) -> Hmac<Sha256> {
     Hmac::new_from_slice(key).expect("a key of any length")
 }
 
-/// Keys that verified a request, since deriving one costs four more signatures. Holds the keys of
-/// one secret.
+/// Keys that verified a request, since deriving one costs four more signatures. By access key, day
+/// and region: a key of one user must never be found for another.
 #[derive(Default)]
 pub(super) struct SigningKeys {
-    keys: RefCell<BTreeMap<(String, String), SigningKey>>,
+    keys: RefCell<BTreeMap<(String, String, String), SigningKey>>,
 }
 
 impl SigningKeys {
     /// Days and regions are the client's choice, so their number is bounded.
     const KEYS_MAX: usize = 32;
 
-    pub(super) fn get(&self, scope: &Scope) -> Option<SigningKey> {
-        let name = (scope.day().to_owned(), scope.region.clone());
+    pub(super) fn get(&self, access_key: &str, scope: &Scope) -> Option<SigningKey> {
+        let name = (access_key.to_owned(), scope.day().to_owned(), scope.region.clone());
         self.keys.borrow().get(&name).cloned()
     }
 
     /// Keeps a key that has just verified a request.
-    pub(super) fn keep(&self, scope: &Scope, key: &SigningKey) {
+    pub(super) fn keep(&self, access_key: &str, scope: &Scope, key: &SigningKey) {
         let mut keys = self.keys.borrow_mut();
         if keys.len() >= Self::KEYS_MAX {
             keys.clear();
         }
-        keys.insert((scope.day().to_owned(), scope.region.clone()), key.clone());
+        let name = (access_key.to_owned(), scope.day().to_owned(), scope.region.clone());
+        keys.insert(name, key.clone());
     }
 }
 
@@ -383,8 +384,9 @@ mod tests {
         let keys = SigningKeys::default();
         for index in 0..1000 {
             let scope = Scope { region: format!("region-{index}"), ..scope() };
-            keys.keep(&scope, &SigningKey::derive(SECRET, &scope));
-            assert!(keys.get(&scope).is_some());
+            keys.keep("user", &scope, &SigningKey::derive(SECRET, &scope));
+            assert!(keys.get("user", &scope).is_some());
+            assert!(keys.get("other", &scope).is_none());
         }
         assert!(keys.keys.borrow().len() <= SigningKeys::KEYS_MAX);
     }

@@ -9,7 +9,7 @@ use http_body::Body;
 
 use super::Server;
 use super::answer::{self, Answer};
-use super::auth::Authorized;
+use super::auth::{Admitted, Authorized, Need, PUT_TAGS};
 use super::body::{Checksums, Expected, RequestBody};
 use super::error::{Code, Failure};
 use super::request::Request;
@@ -32,23 +32,30 @@ impl<M: Mailbox, R: Runtime> Server<M, R> {
     pub(super) async fn get_object_tags(
         &self,
         request: &Request,
-        _authorized: Authorized,
+        authorized: Authorized,
     ) -> Result<Answer<M, R>, Failure> {
         let info = self.store().head(request.bucket(), request.key()).await?;
+        authorized.check_tags(request.bucket(), request.key(), &info.tags)?;
         Ok(answer::xml(document(&info.tags)))
     }
 
     pub(super) async fn put_object_tags<B: Body<Data = Bytes> + Unpin>(
         &self,
         request: &Request,
-        authorized: Authorized,
+        admitted: Admitted,
         body: &mut B,
         watch: &Watch<R>,
     ) -> Result<Answer<M, R>, Failure> {
-        let expected = Expected::new(authorized, &request.headers, Checksums::Body)?;
+        let Admitted { mut asker, payload } = admitted;
+        asker.check_hope()?;
+        let expected = Expected::new(payload, &request.headers, Checksums::Body)?;
         let document = RequestBody::new(body, watch, expected).document().await?;
         let tags = parse(&document)?;
         check_of_object(&tags)?;
+        asker.add_tags(&tags);
+        let version = request.parameter("versionId");
+        let need = Need::of_version(PUT_TAGS, request.bucket(), request.key(), version);
+        self.check(&asker, &need).await?;
         self.store().set_tags(request.bucket(), request.key(), &tags).await?;
         Ok(answer::empty(StatusCode::OK))
     }
@@ -153,7 +160,7 @@ fn parse_tag(tag: &Element) -> Result<(String, String), Failure> {
     }
 }
 
-fn document(tags: &Tags) -> String {
+pub(super) fn document(tags: &Tags) -> String {
     let mut xml = Writer::s3("Tagging");
     xml.element("TagSet", |xml| {
         for (key, value) in tags {

@@ -23,9 +23,27 @@ use super::auth::{Authenticated, Credentials, Gate, Head};
 use super::error::Failure;
 use super::sigv4::{ALGORITHM, ChunkChain, Scope, Signed, SigningKey, hex_into, parse_sha256};
 use super::target::{Target, encode_into};
+use crate::policy::{Home, Policy};
+use crate::users::User;
 
 pub(super) const ACCESS: &str = "AKIAIOSFODNN7EXAMPLE";
 pub(super) const SECRET: &str = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY";
+/// A user without a policy of its own.
+pub(super) const ALICE: (&str, &str) = ("alice", "alice-secret");
+/// A user who may do everything in the buckets whose names begin with "carols".
+pub(super) const CAROL: (&str, &str) = ("carol", "carol-secret");
+
+pub(super) fn users() -> Vec<User> {
+    let policy = br#"{"Version": "2012-10-17", "Statement": {"Effect": "Allow", "Action": "s3:*",
+        "Resource": ["arn:aws:s3:::carols*"]}}"#;
+    let policy = Policy::parse(policy, Home::User).expect("a policy");
+    let user = |(name, secret): (&str, &str), policy| User {
+        name: name.to_owned(),
+        secret: secret.to_owned(),
+        policy,
+    };
+    vec![user(ALICE, None), user(CAROL, Some(policy))]
+}
 /// 20130524T000000Z
 pub(super) const NOW_MS: u64 = 1_369_353_600_000;
 pub(super) const TIMESTAMP: &str = "20130524T000000Z";
@@ -114,6 +132,8 @@ pub(super) struct TestRequest {
     pub(super) query: String,
     pub(super) headers: Vec<(String, String)>,
     pub(super) scope: Scope,
+    /// Access key and secret of whoever signs.
+    pub(super) signer: (&'static str, &'static str),
 }
 
 impl TestRequest {
@@ -129,7 +149,14 @@ impl TestRequest {
                 header("x-amz-date", TIMESTAMP),
             ],
             scope: Scope { timestamp: TIMESTAMP.to_owned(), region: "us-east-1".to_owned() },
+            signer: (ACCESS, SECRET),
         }
+    }
+
+    /// By somebody else than root.
+    #[must_use]
+    pub(super) fn by(self, signer: (&'static str, &'static str)) -> Self {
+        Self { signer, ..self }
     }
 
     #[must_use]
@@ -178,14 +205,14 @@ impl TestRequest {
             header_names: names,
             payload,
         };
-        let key = SigningKey::derive(SECRET, &self.scope);
+        let key = SigningKey::derive(self.signer.1, &self.scope);
         let mut hex = String::new();
         hex_into(&key.sign(&signed.string_to_sign(&self.scope)), &mut hex);
         hex
     }
 
     fn credential(&self) -> String {
-        format!("{ACCESS}/{}/{}/s3/aws4_request", self.scope.day(), self.scope.region)
+        format!("{}/{}/{}/s3/aws4_request", self.signer.0, self.scope.day(), self.scope.region)
     }
 
     /// Signs every header that is there now.
@@ -209,7 +236,7 @@ impl TestRequest {
         let header = self.header("authorization").expect("the request is signed");
         let seed = header.rsplit("Signature=").next().expect("there is one");
         let seed = parse_sha256(seed.as_bytes()).expect("a hash");
-        ChunkChain::new(SigningKey::derive(SECRET, &self.scope), self.scope.clone(), seed)
+        ChunkChain::new(SigningKey::derive(self.signer.1, &self.scope), self.scope.clone(), seed)
     }
 
     /// The request as it is sent, with a Content-Length where it has none.
@@ -258,7 +285,8 @@ impl TestRequest {
         region: Option<&str>,
         now_ms: u64,
     ) -> Result<Authenticated, Failure> {
-        let gate = Gate::new(Credentials::new(ACCESS, SECRET), region.map(str::to_owned));
+        let root = Credentials::new(ACCESS, SECRET);
+        let gate = Gate::new(root, users(), region.map(str::to_owned));
         let (target, headers) = (self.target()?, self.header_map());
         gate.authenticate(&Head { method: self.method, target: &target, headers: &headers }, now_ms)
     }

@@ -79,7 +79,6 @@ fn nothing_set(unset: Unset) -> Result<String, Failure> {
         Unset::Acl => return Ok(private_acl()),
         Unset::Logging => return Ok(Writer::s3("BucketLoggingStatus").finish()),
         Unset::Notification => return Ok(Writer::s3("NotificationConfiguration").finish()),
-        Unset::PolicyStatus => return Ok(one("PolicyStatus", "IsPublic", "false")),
         Unset::RequestPayment => {
             return Ok(one("RequestPaymentConfiguration", "Payer", "BucketOwner"));
         }
@@ -99,7 +98,6 @@ fn nothing_set(unset: Unset) -> Result<String, Failure> {
         Unset::Ownership => {
             (Code::OwnershipControlsNotFound, "The bucket has no ownership controls.")
         }
-        Unset::Policy => (Code::NoSuchBucketPolicy, "The bucket has no policy."),
         Unset::PublicAccess => {
             (Code::NoSuchPublicAccessBlock, "The bucket has no public access block.")
         }
@@ -164,7 +162,6 @@ mod tests {
             ("lifecycle", 404, "NoSuchLifecycleConfiguration"),
             ("object-lock", 404, "ObjectLockConfigurationNotFoundError"),
             ("ownershipControls", 404, "OwnershipControlsNotFoundError"),
-            ("policy", 404, "NoSuchBucketPolicy"),
             ("publicAccessBlock", 404, "NoSuchPublicAccessBlockConfiguration"),
             ("replication", 404, "ReplicationConfigurationNotFoundError"),
             ("website", 404, "NoSuchWebsiteConfiguration"),
@@ -178,7 +175,6 @@ mod tests {
             ("acl", "AccessControlPolicy"),
             ("logging", "BucketLoggingStatus"),
             ("notification", "NotificationConfiguration"),
-            ("policyStatus", "PolicyStatus"),
             ("requestPayment", "RequestPaymentConfiguration"),
             ("versioning", "VersioningConfiguration"),
         ] {
@@ -186,8 +182,6 @@ mod tests {
             assert_eq!(answer.status, 200, "{name}");
             assert!(answer.text().contains(&format!("<{root} xmlns=")), "{}", answer.text());
         }
-        let status = world.ask("GET", "/bucket?policyStatus", &[], b"");
-        assert_eq!(status.element("IsPublic"), "false");
         let acl = world.ask("GET", "/bucket/key?acl", &[], b"");
         assert_eq!(acl.elements("Permission"), ["FULL_CONTROL"]);
         for name in ["legal-hold", "retention"] {
@@ -201,8 +195,7 @@ mod tests {
     #[test]
     fn what_is_not_set_can_be_removed_and_not_set() {
         let world = world();
-        let names =
-            ["cors", "encryption", "lifecycle", "policy", "publicAccessBlock", "replication"];
+        let names = ["cors", "encryption", "lifecycle", "publicAccessBlock", "replication"];
         for name in names.into_iter().chain(["website", "ownershipControls"]) {
             let target = format!("/bucket?{name}");
             assert_eq!(world.ask("DELETE", &target, &[], b"").status, 204, "{name}");

@@ -152,6 +152,10 @@ pub(super) fn parse(document: &[u8], root: &str) -> Result<Element, Failure> {
         return Err(Failure::new(Code::MaxMessageLengthExceeded, "The document is too long."));
     }
     let text = std::str::from_utf8(document).map_err(|_| malformed("it is not UTF-8"))?;
+    // The reader lets it pass, though XML has no such character; neither has any name of a key.
+    if text.contains('\0') {
+        return Err(malformed("it holds a NUL"));
+    }
     let element = Tree::default().read(text)?;
     if element.name == root { Ok(element) } else { Err(malformed(&element.name)) }
 }
@@ -268,6 +272,13 @@ mod tests {
         assert_eq!(outer.child_text("Inner"), Some(value));
         assert!(root.allow(&["Outer"]).is_ok());
         assert!(root.allow(&["Other"]).is_err());
+    }
+
+    #[test]
+    fn a_nul_is_refused_however_it_is_written() {
+        for document in [&b"<R>a\0b</R>"[..], b"<R>a&#0;b</R>", b"<R>a&#x0;b</R>", b"<R a='\0'/>"] {
+            assert!(parse(document, "R").is_err(), "{}", document.escape_ascii());
+        }
     }
 
     #[test]

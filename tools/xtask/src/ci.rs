@@ -77,6 +77,7 @@ fn steps() -> Result<Vec<Step>> {
         steps.push(Step::new(&target, &arguments));
     }
     let tool = "run --release --quiet --package xtask --";
+    steps.push(Step::new("fuzz", &format!("{tool} fuzz --seconds 5")));
     steps.push(Step::new("clients", &format!("{tool} clients --short")));
     steps.push(Step::new("chaos", &format!("{tool} chaos --short")));
     Ok(steps)

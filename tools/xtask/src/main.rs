@@ -1,4 +1,4 @@
-//! The one tool of the project: `cargo xtask ci | clients | chaos | bench`.
+//! The one tool of the project: `cargo xtask ci | clients | chaos | fuzz | bench`.
 //!
 //! It drives the server from outside only: command line, S3, health endpoints, log lines, signals.
 //! So it depends on none of the project's crates, and judges any server of the same command line.
@@ -14,6 +14,7 @@ mod chaos;
 mod ci;
 mod clients;
 mod command;
+mod fuzz;
 mod proc;
 mod random;
 mod s3;
@@ -39,6 +40,8 @@ enum Task {
     Clients(clients::Options),
     /// Lose drives and kill the server under load; nothing acknowledged may be lost
     Chaos(chaos::Options),
+    /// Give the server's parsers and its evaluator of policies inputs that nobody would write
+    Fuzz(fuzz::Options),
     /// Measure throughput, latency and the server's CPU beside what the volume can do
     Bench(bench::Options),
 }
@@ -48,6 +51,7 @@ fn main() -> ExitCode {
         Task::Ci(options) => ci::run(&options),
         Task::Clients(options) => clients::run(&options),
         Task::Chaos(options) => chaos::run(&options),
+        Task::Fuzz(options) => fuzz::run(&options),
         Task::Bench(options) => bench::run(&options),
     };
     match outcome {

@@ -1,7 +1,7 @@
 //! Requests that must pass, and every way known to us in which others were let in by mistake.
 
 use super::*;
-use crate::s3::testing::{ACCESS, NOW_MS, SECRET, TestRequest};
+use crate::s3::testing::{ACCESS, ALICE, CAROL, NOW_MS, SECRET, TestRequest, users};
 
 const EMPTY: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 const MINUTE_MS: u64 = 60 * 1000;
@@ -30,13 +30,69 @@ fn a_signed_request_passes() {
 
 #[test]
 fn a_request_without_a_signature_is_denied() {
-    assert_eq!(code(&get()), Some(Code::AccessDenied));
+    let who = |request: &TestRequest| match request.passes().identity {
+        Identity::Root => "root",
+        Identity::User(_) => "user",
+        Identity::Anonymous => "anonymous",
+    };
+    assert_eq!(who(&get()), "anonymous");
+    assert_eq!(who(&get().sign()), "root");
+    assert_eq!(who(&get().by(ALICE).sign()), "user");
     for content in ["UNSIGNED-PAYLOAD", "STREAMING-UNSIGNED-PAYLOAD-TRAILER", EMPTY] {
         let request = TestRequest::new("PUT", "/bucket/key", content)
             .with("x-amz-decoded-content-length", "5")
             .with("x-amz-trailer", "x-amz-checksum-crc32");
-        assert_eq!(code(&request), Some(Code::AccessDenied), "{content}");
+        assert_eq!(who(&request), "anonymous", "{content}");
     }
+    for content in
+        ["STREAMING-AWS4-HMAC-SHA256-PAYLOAD", "STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER"]
+    {
+        let request = TestRequest::new("PUT", "/bucket/key", content);
+        assert_eq!(code(&request), Some(Code::InvalidArgument), "chunks that nothing signs");
+    }
+    let with_token = get().with("x-amz-security-token", "x");
+    assert_eq!(code(&with_token), Some(Code::InvalidToken));
+}
+
+/// A known class: a signature that is not where it is looked for was taken for none.
+#[test]
+fn parts_of_a_signature_are_never_taken_for_none() {
+    for part in [
+        "X-Amz-Signature=x",
+        "x-amz-signature=x",
+        "X-AMZ-CREDENTIAL=x",
+        "x-amz-algorithm=AWS4-HMAC-SHA256",
+        "X-Amz-Security-Token=x",
+        "X-Amz-Expires=1",
+        "signature=x",
+        "awsaccesskeyid=x",
+    ] {
+        let mut request = get();
+        request.query = part.to_owned();
+        assert!(code(&request).is_some(), "{part}");
+    }
+    for value in ["", " ", "AWS4-HMAC-SHA256", "Bearer x", "Basic x"] {
+        assert!(code(&get().with("authorization", value)).is_some(), "{value:?}");
+    }
+}
+
+/// A known class: what was derived for one user verified another one's requests.
+#[test]
+fn a_signature_is_that_of_the_user_it_names() {
+    let gate = Gate::new(Credentials::new(ACCESS, SECRET), users(), None);
+    let ask = |request: &TestRequest| {
+        let (target, headers) = (request.target().expect("parses"), request.header_map());
+        let head = Head { method: request.method, target: &target, headers: &headers };
+        gate.authenticate(&head, NOW_MS).map(|_| ()).map_err(|failure| failure.code)
+    };
+    assert_eq!(ask(&get().sign()), Ok(()));
+    assert_eq!(ask(&get().by(ALICE).sign()), Ok(()));
+    for (name, secret) in [(ACCESS, ALICE.1), (ALICE.0, SECRET), (ALICE.0, CAROL.1)] {
+        let forged = get().by((name, secret)).sign();
+        assert_eq!(ask(&forged), Err(Code::SignatureDoesNotMatch), "{name}");
+    }
+    let unknown = get().by(("nobody", SECRET)).sign();
+    assert_eq!(ask(&unknown), Err(Code::InvalidAccessKeyId));
 }
 
 /// A known class: the seed signature of an unsigned-trailer upload was not looked at.
@@ -263,8 +319,7 @@ fn session_tokens_belong_to_nobody_here() {
 fn the_payload_form_is_known_or_refused() {
     let form = |content: &str| {
         let request = TestRequest::new("PUT", "/bucket/key", content).sign();
-        let authenticated = request.authenticate(None, NOW_MS)?;
-        Ok::<_, Failure>(authenticated.authorize(&Operation::PutObject).into_payload())
+        Ok::<_, Failure>(request.authenticate(None, NOW_MS)?.payload)
     };
     assert!(matches!(form(EMPTY), Ok(Payload::Hash(_))));
     assert!(matches!(form("UNSIGNED-PAYLOAD"), Ok(Payload::Unsigned)));
@@ -294,7 +349,7 @@ fn the_payload_form_is_known_or_refused() {
 
 #[test]
 fn a_key_is_kept_only_after_it_verified() {
-    let gate = Gate::new(Credentials::new(ACCESS, SECRET), None);
+    let gate = Gate::new(Credentials::new(ACCESS, SECRET), users(), None);
     let ask = |request: &TestRequest| {
         let (target, headers) = (request.target().expect("parses"), request.header_map());
         let head = Head { method: request.method, target: &target, headers: &headers };
@@ -302,9 +357,9 @@ fn a_key_is_kept_only_after_it_verified() {
     };
     let request = get().sign();
     assert!(!ask(&request.clone().with("host", "other")));
-    assert!(gate.keys.get(&request.scope).is_none());
+    assert!(gate.keys.get(ACCESS, &request.scope).is_none());
     assert!(ask(&request));
-    assert!(gate.keys.get(&request.scope).is_some());
+    assert!(gate.keys.get(ACCESS, &request.scope).is_some());
     assert!(ask(&request), "by the kept key");
     assert!(!ask(&request.with("host", "other")), "by the kept key");
 }

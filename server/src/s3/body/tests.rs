@@ -5,7 +5,6 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use sha2::Sha256;
 
 use super::*;
-use crate::s3::operation::Operation;
 use crate::s3::testing::{Frames, TestRequest, TestRuntime, run, sha256_hex};
 use crate::s3::watch::{Patience, Verdict};
 
@@ -30,8 +29,7 @@ fn chunked() -> TestRequest {
 fn expected(request: TestRequest, checksums: Checksums) -> Result<Expected, Failure> {
     let request = request.sign();
     let authenticated = request.passes();
-    let authorized = authenticated.authorize(&Operation::PutObject);
-    Expected::new(authorized, &request.header_map(), checksums)
+    Expected::new(authenticated.into_payload(), &request.header_map(), checksums)
 }
 
 /// Takes the whole body as the object layer does.

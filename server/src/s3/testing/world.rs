@@ -1,6 +1,7 @@
 //! A whole server over simulated drives, and a client that talks HTTP to it.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
+use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use http::HeaderMap;
 use md5::{Digest, Md5};
 
-use super::{ACCESS, NOW_MS, Pipe, SECRET, TestRequest};
+use super::{ACCESS, NOW_MS, Pipe, SECRET, TestRequest, users};
 use crate::object::{Algorithm, ClassParity, Deployment, PART_BYTES_MIN, Store};
 use crate::s3::checksum::Hasher;
 use crate::s3::{Credentials, Domains, Health, HealthAnswer, Origins, Patience, Server, Settings};
@@ -65,6 +66,8 @@ pub(crate) struct World {
     server: Server<TestMailbox, SimRuntime>,
     pub(crate) store: Store<TestMailbox, SimRuntime>,
     mailbox: TestMailbox,
+    /// Where connections come from.
+    pub(crate) peer: Cell<IpAddr>,
 }
 
 /// An answer as the client reads it.
@@ -125,10 +128,12 @@ impl World {
             maps: vec![map],
             parity: vec![parity],
             part_bytes_min: PART_BYTES_MIN,
+            admitted_bytes_max: 64 << 20,
         };
         let store = Store::new(mailbox.clone(), runtime.clone(), deployment);
         let settings = Settings {
             credentials: Credentials::new(ACCESS, SECRET),
+            users: users(),
             region: None,
             scheme: "http",
             host_id: "host".to_owned(),
@@ -141,7 +146,8 @@ impl World {
             headers: vec![("x-minio-write-quorum", "3".to_owned())],
         };
         let server = Server::new(store.clone(), runtime.clone(), settings, healthy, || None);
-        Self { simulation, runtime, server, store, mailbox }
+        let peer = Cell::new(IpAddr::V4(Ipv4Addr::LOCALHOST));
+        Self { simulation, runtime, server, store, mailbox, peer }
     }
 
     /// Switches a drive off.
@@ -157,8 +163,9 @@ impl World {
     pub(crate) fn connect(&self) -> Pipe {
         let pipe = Pipe::default();
         let (server, stream) = (self.server.clone(), pipe.clone());
+        let peer = self.peer.get();
         self.runtime.spawn(async move {
-            server.serve_connection(stream, std::future::pending()).await;
+            server.serve_connection(stream, peer, std::future::pending()).await;
         });
         pipe
     }
@@ -206,6 +213,31 @@ impl World {
         self.send(&signed(method, target, headers, body), body)
     }
 
+    /// As [`Self::ask`], by somebody else than root.
+    pub(crate) fn ask_as(
+        &self,
+        signer: (&'static str, &'static str),
+        method: &'static str,
+        target: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Response {
+        let request = plain(method, target, headers, body).by(signer).sign();
+        self.send(&request, body)
+    }
+
+    /// As [`Self::ask`], without a signature.
+    pub(crate) fn ask_unsigned(
+        &self,
+        method: &'static str,
+        target: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Response {
+        let request = plain(method, target, headers, body);
+        self.send(&request.without("x-amz-date").without("x-amz-content-sha256"), body)
+    }
+
     /// The answer to a request during which so many drives are lost that nothing can be written
     /// any more, this long after it was sent. The drives come back afterwards.
     pub(crate) fn ask_and_lose(
@@ -233,6 +265,10 @@ fn signed(
     headers: &[(&str, &str)],
     body: &[u8],
 ) -> TestRequest {
+    plain(method, target, headers, body).sign()
+}
+
+fn plain(method: &'static str, target: &str, headers: &[(&str, &str)], body: &[u8]) -> TestRequest {
     let hash = super::sha256_hex(body);
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
     let mut request = TestRequest::new(method, path, &hash);
@@ -240,7 +276,7 @@ fn signed(
     for (name, value) in headers {
         request = request.with(name, value);
     }
-    request.sign()
+    request
 }
 
 async fn form(runtime: &SimRuntime, disk: &SimDisk, position: u8, map: &SetMap) -> TestDrive {
