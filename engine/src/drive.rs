@@ -20,7 +20,6 @@ mod payload;
 mod protocol;
 mod scan;
 mod staging;
-mod superseded;
 mod verify;
 
 use std::cell::{Cell, RefCell};
@@ -37,10 +36,10 @@ use crate::request::{Digest, Reply, Request, SetMap};
 use crate::seam::{Moment, Runtime, Storage};
 use crate::segment::{Room, Segments};
 use crate::superblock::{Copies, Superblock};
+use crate::superseded::Superseded;
 use crate::units::{BlockCount, BlockIndex, DriveId, Key, PayloadId};
 pub use opening::Format;
 use staging::Staging;
-use superseded::Superseded;
 
 /// Segments by which the storage is grown, at least and at most.
 const GROWTH_SEGMENTS: (usize, usize) = (1, 16);

@@ -27,6 +27,7 @@ pub mod seam;
 pub mod segment;
 pub mod sim;
 pub mod superblock;
+pub mod superseded;
 pub mod units;
 
 pub use error::{Class, Error, Result};

@@ -84,7 +84,7 @@ pub enum PayloadForm {
 
 /// How one payload is spread over the drives of its set. Everything that is needed to read it
 /// stands here; nothing is derived from configuration.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Hash)]
 pub struct Layout {
     pub payload: PayloadId,
     /// Bytes of the object (or part) that it codes.

@@ -3,7 +3,7 @@
 //!
 //! Reading order: [`quorum`] is the arithmetic; [`reader`] judges what drives tell of a key, and
 //! [`proposer`] has one slot decided; [`lookup`] (one read) and [`update`] (one write) are made of
-//! them. All are plain state machines ([`exchange`]) that the model explores too. [`mailbox`] is the
+//! them; [`loss`] judges whether a payload is gone for good. All are plain state machines ([`exchange`]) that the model explores too. [`mailbox`] is the
 //! seam through which a core talks to the drives of a set, wherever their owners are.
 //!
 //! `net` never parses S3 and never touches a file.
@@ -11,6 +11,7 @@
 pub mod cores;
 pub mod exchange;
 pub mod lookup;
+pub mod loss;
 pub mod mailbox;
 pub mod proposer;
 pub mod quorum;

@@ -112,10 +112,12 @@ impl Parts for Lookup {
         if let Some(Deciding { proposal, .. }) = deciding {
             proposal.hash_part(drive, into);
         }
+        // Who is asked first matters until somebody is asked.
+        let next = first.filter(|_| *asked == 0).unwrap_or(0);
         match drive {
-            Some(drive) => [*copies_from, first.unwrap_or(0), *asked, *failed]
-                .map(|mask| mask & bit(drive) != 0)
-                .hash(into),
+            Some(drive) => {
+                [*copies_from, next, *asked, *failed].map(|mask| mask & bit(drive) != 0).hash(into)
+            }
             None => {
                 let base = deciding.as_ref().map(|Deciding { proposal: _, base }| base);
                 (key, first.is_some(), base).hash(into);

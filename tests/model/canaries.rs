@@ -9,29 +9,27 @@ use super::setups;
 pub(crate) struct Canary {
     pub(crate) name: &'static str,
     pub(crate) right: Rules,
-    pub(crate) wrong: Rules,
+    pub(crate) wrong: Box<dyn Fn(Rules) -> Rules>,
 }
 
 fn canary(name: &'static str, right: Rules, mistakes: Mistakes) -> Canary {
-    Canary { name, wrong: Rules { mistakes, ..right.clone() }, right }
+    Canary { name, right, wrong: Box::new(move |rules| Rules { mistakes, ..rules }) }
 }
 
-fn other_quorums(
-    name: &'static str,
-    right: Rules,
-    change: impl FnOnce(Quorums) -> Quorums,
-) -> Canary {
-    let quorums = change(right.quorums);
-    Canary { name, wrong: Rules { quorums, ..right.clone() }, right }
+fn other_quorums(name: &'static str, right: Rules, change: fn(Quorums) -> Quorums) -> Canary {
+    let wrong = move |rules: Rules| Rules { quorums: change(rules.quorums), ..rules };
+    Canary { name, right, wrong: Box::new(wrong) }
 }
 
 /// The right configuration decides by the lowered quorum too: what it leads to is to be noticed, not that
 /// it is another.
 fn lower_fast(right: Rules) -> Canary {
-    let (fast, chosen_fast) = (right.quorums.fast - 1, right.quorums.chosen_fast - 1);
-    let lowered = Quorums { fast, chosen_fast, ..right.quorums };
-    let wrong = Rules { quorums: lowered, deciding: lowered, ..right.clone() };
-    Canary { name: "F lowered by one", right, wrong }
+    let wrong = |rules: Rules| {
+        let (fast, chosen_fast) = (rules.quorums.fast - 1, rules.quorums.chosen_fast - 1);
+        let lowered = Quorums { fast, chosen_fast, ..rules.quorums };
+        Rules { quorums: lowered, deciding: lowered, ..rules }
+    };
+    Canary { name: "F lowered by one", right, wrong: Box::new(wrong) }
 }
 
 pub(crate) fn all() -> Vec<Canary> {
@@ -68,6 +66,11 @@ pub(crate) fn all() -> Vec<Canary> {
             "recovery without a copy in hand",
             setups::copies(3, 2, 2),
             Mistakes { recovery_without_payload: true, ..none },
+        ),
+        canary(
+            "a drive that is silent counts as one without shards",
+            setups::losses(3, 2, 2),
+            Mistakes { silence_is_loss: true, ..none },
         ),
         canary(
             "accepted records taken for certified ones",

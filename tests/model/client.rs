@@ -4,18 +4,20 @@
 //! proposer needs no step of its own. What it has sent stays under way.
 
 use std::hash::{Hash, Hasher};
-use std::rc::Rc;
 
 use basalt_engine::record::Record;
 use basalt_engine::request::Reply;
 use basalt_engine::units::{DriveIndex, Epoch, Slot};
 use basalt_net::exchange::{Exchange, Parts, Step};
 use basalt_net::lookup::{self, Lookup};
-use basalt_net::quorum::{bit, drives_in};
+use basalt_net::loss::{Census, Newest, Suspicion};
+use basalt_net::proposer::{self, Ended, Proposal};
+use basalt_net::quorum::{all_drives, bit, drives_in};
+use basalt_net::reader::Reading;
 use basalt_net::update::{self, Update};
 
 use super::message::hasher;
-use super::rules::Judge;
+use super::rules::{DRIVES_MAX, Judge, Rules};
 
 #[derive(Clone)]
 pub(crate) enum Stage {
@@ -40,6 +42,18 @@ pub(crate) enum Stage {
     Checking {
         slot: Slot,
     },
+    /// What is the newest record? All drives are asked.
+    Surveying(Reading),
+    /// How many of its shards are left?
+    Counting {
+        newest: Newest,
+        census: Census,
+    },
+    /// Has a record decided whose payload is gone.
+    Deciding {
+        newest: Newest,
+        proposal: Box<Proposal>,
+    },
     Ended,
 }
 
@@ -51,24 +65,41 @@ pub(crate) enum Replacing {
     Joining,
     /// The head is looked up, and taught.
     Filling,
+    /// The map is decided once more, because a payload seems to be lost.
+    Renewing,
+    /// A record is decided that says so.
+    Declaring,
     /// The head is looked up again, and the replacement has to have it.
     Comparing,
     /// The map in which it votes is being installed.
     Admitting,
 }
 
+/// From when on a read has to find what was decided: from before its first question was answered.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) enum Floor {
+    /// Nobody has answered yet, so it may as well begin later.
+    Open,
+    /// The highest slot that was decided then.
+    At(Option<Slot>),
+}
+
 #[derive(Clone)]
 pub(crate) struct Client {
+    /// Its place among the clients.
+    pub(crate) at: u8,
     pub(crate) stage: Stage,
     pub(crate) epoch: Epoch,
     /// Machines begun: each has its own classic ballots.
     pub(crate) begun: u8,
-    /// The highest slot that was decided when the read began.
-    pub(crate) floor: Option<Slot>,
+    pub(crate) floor: Floor,
     pub(crate) replacing: Replacing,
+    /// What seems to be lost.
+    pub(crate) suspicion: Option<Suspicion>,
 }
 
 /// What a machine came to.
+#[derive(Debug)]
 pub(crate) enum Came {
     Lookup(lookup::Outcome),
     Update(update::Outcome),
@@ -79,6 +110,29 @@ pub(crate) enum Came {
     Installed(bool),
     Taught(bool),
     Checked(bool),
+    /// The newest record, where all drives told theirs.
+    Surveyed(Option<Newest>),
+    /// Whether too few of its shards are left, where all drives told theirs.
+    Counted(Newest, Option<bool>),
+    Decided(Newest, proposer::Outcome),
+}
+
+impl Came {
+    /// What can be seen of it from outside, whichever drives took part.
+    pub(crate) fn summary(&self) -> Option<String> {
+        let ended = |ended: &Ended| match ended {
+            Ended::OtherMap(map) => format!("OtherMap({})", map.epoch.0),
+            Ended::NewerMapAt(_) => "NewerMapAt".to_owned(),
+            other => format!("{other:?}"),
+        };
+        Some(match self {
+            Self::Lookup(Ok(found)) => format!("{:?}", found.head),
+            Self::Lookup(Err(error)) | Self::Update(update::Outcome::Ended(error)) => ended(error),
+            // Who has written has come to its end, whatever more it waits for.
+            Self::Spread { .. } => return None,
+            other => format!("{other:?}"),
+        })
+    }
 }
 
 /// What a machine is told.
@@ -101,12 +155,15 @@ fn drive_with<E: Exchange>(machine: &mut E, input: Input) -> Step<E::Outcome> {
 }
 
 impl Client {
-    pub(crate) fn new() -> Self {
-        let (floor, replacing) = (None, Replacing::No);
-        Self { stage: Stage::Waiting, epoch: Epoch(1), begun: 0, floor, replacing }
+    pub(crate) fn new(at: usize) -> Self {
+        let (stage, floor, replacing) = (Stage::Waiting, Floor::At(None), Replacing::No);
+        let suspicion = None;
+        Self { at: at as u8, stage, epoch: Epoch(1), begun: 0, floor, replacing, suspicion }
     }
 
-    pub(crate) fn step(&mut self, input: Input) -> Step<Came> {
+    pub(crate) fn step(&mut self, rules: &Rules, input: Input) -> Step<Came> {
+        let (members, epoch) = (all_drives(rules.drives), self.epoch);
+        let silence_is_loss = rules.mistakes.silence_is_loss;
         match &mut self.stage {
             Stage::Looking(lookup) => {
                 drive_with(lookup, input).or_else(|outcome| Step::Done(Came::Lookup(outcome)))
@@ -149,6 +206,36 @@ impl Client {
                 });
                 Step::Done(Came::Checked(has))
             }
+            Stage::Surveying(reading) => match input {
+                Input::Reply(drive, Reply::Digest(digest)) => {
+                    reading.add(drive, digest);
+                    match reading.answered() == members {
+                        true => Step::Done(Came::Surveyed(Newest::of(reading, members, epoch))),
+                        false => Step::Wait,
+                    }
+                }
+                Input::Deadline => {
+                    let heard = if silence_is_loss { reading.answered() } else { members };
+                    Step::Done(Came::Surveyed(Newest::of(reading, heard, epoch)))
+                }
+                _ => Step::Done(Came::Surveyed(None)),
+            },
+            Stage::Counting { newest, census } => {
+                let heard = match input {
+                    Input::Reply(drive, Reply::Holds(holds)) => {
+                        census.take(drive, &holds);
+                        if census.answered() != members {
+                            return Step::Wait;
+                        }
+                        members
+                    }
+                    Input::Deadline if silence_is_loss => census.answered(),
+                    _ => members,
+                };
+                Step::Done(Came::Counted(newest.clone(), census.too_few(heard)))
+            }
+            Stage::Deciding { newest, proposal } => drive_with(&mut **proposal, input)
+                .or_else(|outcome| Step::Done(Came::Decided(newest.clone(), outcome))),
             Stage::Waiting | Stage::Ended => unreachable!("it does nothing"),
         }
     }
@@ -162,6 +249,9 @@ impl Client {
             Stage::Installing { .. } => "installs a map",
             Stage::Teaching { .. } => "teaches the replacement",
             Stage::Checking { .. } => "checks the replacement",
+            Stage::Surveying(_) => "surveys the drives",
+            Stage::Counting { .. } => "counts shards",
+            Stage::Deciding { .. } => "decides what lost its payload",
             Stage::Ended => "has ended",
         }
     }
@@ -171,30 +261,28 @@ impl Client {
 pub(crate) struct Kept {
     pub(crate) client: Client,
     pub(crate) common: u64,
-    pub(crate) parts: Vec<u64>,
+    pub(crate) parts: [u64; DRIVES_MAX],
 }
 
 impl Kept {
-    pub(crate) fn new(client: Client, drives: usize) -> Rc<Self> {
-        let (common, parts) = Self::hashes(&client, drives);
-        Rc::new(Self { client, common, parts })
-    }
-
-    pub(crate) fn hashes(client: &Client, drives: usize) -> (u64, Vec<u64>) {
+    pub(crate) fn new(client: Client, drives: usize) -> Self {
         let hash = |drive: Option<DriveIndex>| {
             let mut into = hasher();
             client.hash_part(drive, &mut into);
             into.finish()
         };
-        let all = basalt_net::quorum::all_drives(drives);
-        let parts = drives_in(all).map(|drive| hash(Some(drive))).collect();
-        (hash(None), parts)
+        let mut parts = [0; DRIVES_MAX];
+        for drive in drives_in(all_drives(drives)) {
+            parts[usize::from(drive.0)] = hash(Some(drive));
+        }
+        let common = hash(None);
+        Self { client, common, parts }
     }
 }
 
 impl Parts for Client {
     fn hash_part(&self, drive: Option<DriveIndex>, into: &mut impl Hasher) {
-        let Self { stage, epoch, begun, floor, replacing } = self;
+        let Self { at, stage, epoch, begun, floor, replacing, suspicion } = self;
         std::mem::discriminant(stage).hash(into);
         match stage {
             Stage::Waiting | Stage::Ended => {}
@@ -207,10 +295,19 @@ impl Parts for Client {
             },
             Stage::Teaching { slot, record } => (slot, record).hash(into),
             Stage::Checking { slot } => slot.hash(into),
+            Stage::Surveying(reading) => reading.hash_part(drive, into),
+            Stage::Counting { newest, census } => {
+                newest.hash(into);
+                census.hash_part(drive, into);
+            }
+            Stage::Deciding { newest, proposal } => {
+                newest.hash(into);
+                proposal.hash_part(drive, into);
+            }
         }
         // What a client that has ended knew makes no difference any more.
         if drive.is_none() && !matches!(stage, Stage::Ended) {
-            (epoch, begun, floor, replacing).hash(into);
+            (at, epoch, begun, floor, replacing, suspicion).hash(into);
         }
     }
 }

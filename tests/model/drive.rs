@@ -8,10 +8,11 @@
 use basalt_engine::Error;
 use basalt_engine::acceptor::KeyState;
 use basalt_engine::record::{Layout, Record};
-use basalt_engine::request::{Digest, Refusal, Reply, Request, SetMap, SlotDigest, SmallShard};
-use basalt_engine::units::{Ballot, BlockIndex, Epoch, Slot};
+use basalt_engine::request::{Digest, Refusal, Reply, Request, SlotDigest, SmallShard};
+use basalt_engine::superseded::{self, Superseded};
+use basalt_engine::units::{Ballot, BlockIndex, Epoch, PayloadId, Slot};
 
-use super::rules::{Rules, copy_of, operation};
+use super::rules::{Rules, copy_of, key, operation};
 
 /// An acceptance that was durable once.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -24,6 +25,23 @@ pub(crate) struct Vote {
     pub(crate) voting: bool,
 }
 
+/// Slot, ballot, operation.
+pub(crate) type Acceptance = (Slot, Ballot, u8);
+
+impl Vote {
+    pub(crate) fn acceptance(&self) -> Acceptance {
+        (self.slot, self.ballot, self.operation)
+    }
+}
+
+/// What is accepted where a request to accept is not refused.
+pub(crate) fn acceptance(request: &Request) -> Option<Acceptance> {
+    match request {
+        Request::Accept { slot, ballot, record, .. } => Some((*slot, *ballot, operation(record))),
+        _ => None,
+    }
+}
+
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Drive {
     /// The operations whose records name this place for a shard, one bit each.
@@ -31,6 +49,8 @@ pub(crate) struct Drive {
     pub(crate) state: KeyState,
     /// The state after a restart.
     pub(crate) durable: KeyState,
+    /// Winners of slots that were superseded; a restart forgets them.
+    pub(crate) superseded: Superseded,
     pub(crate) epoch: Epoch,
     /// This is the replacement of a drive that was lost.
     pub(crate) replaced: bool,
@@ -52,6 +72,10 @@ pub(crate) enum Fault {
 
 /// Epoch of the map in which a replacement does not vote yet.
 pub(crate) const JOINED: Epoch = Epoch(2);
+/// Epoch of the map that follows where a payload seems to be lost: the same once more.
+pub(crate) const RENEWED: Epoch = Epoch(3);
+/// Epoch of the map in which it votes.
+pub(crate) const ADMITTED: Epoch = Epoch(4);
 
 impl Drive {
     pub(crate) fn new(named: u8) -> Self {
@@ -59,6 +83,7 @@ impl Drive {
             named,
             state: KeyState::default(),
             durable: KeyState::default(),
+            superseded: Superseded::default(),
             epoch: Epoch(1),
             replaced: false,
             shards: 0,
@@ -69,7 +94,7 @@ impl Drive {
 
     /// Whether the place votes in the map of `epoch`.
     pub(crate) fn votes_in(&self, epoch: Epoch) -> bool {
-        !self.replaced || epoch != JOINED
+        !self.replaced || epoch < JOINED || epoch >= ADMITTED
     }
 
     /// A replacement that no map names yet.
@@ -79,7 +104,10 @@ impl Drive {
 
     pub(crate) fn suffer(&mut self, rules: &Rules, fault: Fault) {
         match fault {
-            Fault::Restart => self.state = self.durable.clone(),
+            Fault::Restart => {
+                self.state = self.durable.clone();
+                self.superseded = Superseded::default();
+            }
             Fault::Damage if rules.mistakes.damage_is_absence => {
                 self.state = KeyState::default();
                 self.durable = KeyState::default();
@@ -92,7 +120,7 @@ impl Drive {
         }
     }
 
-    pub(crate) fn answer(&mut self, rules: &Rules, maps: &[SetMap], request: &Request) -> Reply {
+    pub(crate) fn answer(&mut self, rules: &Rules, request: &Request) -> Reply {
         if self.is_candidate() && !matches!(request, Request::InstallMap { .. }) {
             let reason = "the drive has not joined its set";
             return Reply::Failed(Error::Unavailable { reason });
@@ -100,7 +128,8 @@ impl Drive {
         if self.damaged {
             return Reply::Failed(Error::Corrupt { what: "a record", at: BlockIndex(0) });
         }
-        let map = &maps[self.epoch.0 as usize - 1];
+        // Which drive was lost is no matter here: of a map that refuses, the epoch counts.
+        let map = rules.map(None, self.epoch);
         let refuse = |epoch| match rules.mistakes.no_fence {
             true => None,
             false => map.refuse(epoch),
@@ -134,12 +163,13 @@ impl Drive {
                         let copy = accepted.as_ref().and_then(|(_, record)| self.copy(record));
                         Reply::Promised { accepted, copy }
                     }
-                    Err(refusal) => self.refused(refusal),
+                    Err(refusal) => self.refused(self.naming_the_winner(refusal, *slot)),
                 }
             }
             Request::Accept { epoch, slot, ballot, base, record, copy, .. } => {
                 let accept = |state: &mut KeyState| state.accept(*slot, *ballot, *base, record);
                 let accepted = self.step(refuse(*epoch), accept);
+                let accepted = accepted.map_err(|refusal| self.naming_the_winner(refusal, *slot));
                 if accepted.is_ok() {
                     self.note_vote(*slot, *ballot, record, *epoch);
                     self.take_copy(record, copy.as_ref());
@@ -157,7 +187,12 @@ impl Drive {
                 self.accepted(learned, record)
             }
             Request::Certify { certificate, settled, .. } => {
-                self.state.certify(*certificate, *settled);
+                let before = superseded::before(&self.state);
+                let of = |record: &&Record| record.operation() == certificate.operation;
+                let has = |record: &Record| self.has_shards(record);
+                let settled = *settled && self.state.records().find(of).is_some_and(has);
+                self.state.certify(*certificate, settled);
+                self.superseded.note(&key(), before, Some(&self.state));
                 if rules.restarts == 0 {
                     // Nothing will ever ask for the difference.
                     self.durable = self.state.clone();
@@ -175,8 +210,13 @@ impl Drive {
                 self.shards |= 1 << operation.0;
                 Reply::Done
             }
+            Request::Holds { payloads } => {
+                let here = |payload: &PayloadId| self.shards & 1 << payload.0 != 0;
+                Reply::Holds(payloads.iter().map(here).collect())
+            }
             Request::InstallMap { map } => {
                 self.epoch = self.epoch.max(map.epoch);
+                self.vote_with_what_is_held();
                 Reply::Done
             }
             other => unreachable!("the model does not ask {other:?}"),
@@ -197,8 +237,13 @@ impl Drive {
         let result = change(&mut self.state);
         if self.state != before {
             self.durable = self.state.clone();
+            self.superseded.note(&key(), superseded::before(&before), Some(&self.state));
         }
         result
+    }
+
+    fn naming_the_winner(&self, refusal: Refusal, slot: Slot) -> Refusal {
+        self.superseded.name_winner(refusal, &key(), slot)
     }
 
     fn refused(&self, refusal: Refusal) -> Reply {
@@ -252,6 +297,23 @@ impl Drive {
         }
     }
 
+    /// A drive that votes from now on does so with what it accepted at ballot 0 while it was blank, and
+    /// holds still: its digests show that to whoever counts to F (docs/protocol.md, "Membership").
+    fn vote_with_what_is_held(&mut self) {
+        if !self.votes_in(self.epoch) {
+            return;
+        }
+        let now = self.state.digest(1, |_| false);
+        for vote in self.votes.iter_mut().filter(|vote| vote.epoch >= JOINED) {
+            let held = |state: &SlotDigest| {
+                let record = state.accepted.as_ref();
+                let here = record.map(|(ballot, record)| (*ballot, operation(record)));
+                state.slot == vote.slot && here == Some((vote.ballot, vote.operation))
+            };
+            vote.voting |= now.slots.iter().any(held);
+        }
+    }
+
     /// Whether the request does nothing here, now and whatever comes: nobody waits for its answer.
     pub(crate) fn is_spent(&self, rules: &Rules, request: &Request) -> bool {
         let now = self.durable.digest(1, |_| false);
@@ -266,7 +328,7 @@ impl Drive {
             copy.is_some() && self.shards & 1 << operation(record) == 0
         };
         match request {
-            Request::Digest { .. } => true,
+            Request::Digest { .. } | Request::Holds { .. } => true,
             Request::Prepare { epoch, slot, ballot, base, .. } => {
                 let promised = at(*slot).is_some_and(|state| state.promised >= *ballot);
                 let base_known = base.is_none_or(|base| passed(base.slot));
@@ -302,6 +364,18 @@ impl Drive {
             Request::InstallMap { map } => map.epoch <= self.epoch,
             other => unreachable!("the model does not ask {other:?}"),
         }
+    }
+
+    /// Whether it promised the ballot as a voting drive of `epoch`, or knows that the slot is decided.
+    pub(crate) fn promised(&self, slot: Slot, ballot: Ballot, epoch: Epoch) -> bool {
+        let digest = self.state.digest(1, |_| false);
+        let head = digest.slots.first().filter(|state| state.certified);
+        let passed = head.is_some_and(|head| head.slot >= slot);
+        let here = digest.slots.iter().find(|state| state.slot == slot);
+        let promised = here.is_some_and(|state| state.promised >= ballot);
+        // What a lost drive had promised was lost with it.
+        let lost = self.replaced && epoch < JOINED;
+        self.votes_in(epoch) && (passed || promised || lost)
     }
 
     /// I4: what a drive must not take back while its identity lives.

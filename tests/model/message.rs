@@ -1,34 +1,10 @@
-//! What is under way between clients and drives: the product's own requests and replies, shared by the
-//! states that hold them, each with its hash.
+//! What is under way between clients and drives: the product's own requests and replies, how they are
+//! compared, and how a trace shows them.
 
-use std::hash::{BuildHasherDefault, Hash, Hasher};
-use std::rc::Rc;
+use std::hash::{BuildHasher, BuildHasherDefault, Hash, Hasher};
 
 use ahash::AHasher;
 use basalt_engine::request::{Refusal, Reply, Request};
-
-/// Something with its hash, computed once.
-#[derive(Debug)]
-pub(crate) struct Hashed<T> {
-    pub(crate) hash: u64,
-    pub(crate) value: T,
-}
-
-impl<T> std::ops::Deref for Hashed<T> {
-    type Target = T;
-    fn deref(&self) -> &T {
-        &self.value
-    }
-}
-
-impl<T> Hash for Hashed<T> {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        state.write_u64(self.hash);
-    }
-}
-
-pub(crate) type Message = Rc<Hashed<Request>>;
-pub(crate) type Answer = Rc<Hashed<Reply>>;
 
 /// Keyed by fixed numbers, and never walked through: the same in every run.
 type Fixed = BuildHasherDefault<AHasher>;
@@ -37,9 +13,9 @@ pub(crate) type Seen = std::collections::HashSet<u64, Fixed>;
 #[expect(clippy::disallowed_types, reason = "a fixed ahash state")]
 pub(crate) type Known<K, V> = std::collections::HashMap<K, V, Fixed>;
 
-/// The same in every run, so that a state has one hash.
+/// The same in every build, so that a state has one hash, and a seed one walk.
 pub(crate) fn hasher() -> impl Hasher {
-    AHasher::default()
+    ahash::RandomState::with_seeds(1, 2, 3, 4).build_hasher()
 }
 
 pub(crate) fn hash_of(value: impl Hash) -> u64 {
@@ -48,8 +24,8 @@ pub(crate) fn hash_of(value: impl Hash) -> u64 {
     hasher.finish()
 }
 
-pub(crate) fn message(request: Request) -> Message {
-    let hash = match &request {
+pub(crate) fn request_hash(request: &Request) -> u64 {
+    match request {
         Request::Digest { key: _, payload } => hash_of((0u8, payload)),
         Request::Prepare { epoch, key: _, slot, ballot, base } => {
             hash_of((1u8, epoch, slot, ballot, base))
@@ -68,13 +44,13 @@ pub(crate) fn message(request: Request) -> Message {
         Request::StageSmall { payload: _, key: _, operation, shard } => {
             hash_of((7u8, operation, shard))
         }
+        Request::Holds { payloads } => hash_of((8u8, payloads)),
         other => unreachable!("the slot protocol does not ask {other:?}"),
-    };
-    Rc::new(Hashed { hash, value: request })
+    }
 }
 
-pub(crate) fn answer(reply: Reply) -> Answer {
-    let hash = match &reply {
+pub(crate) fn answer_hash(reply: &Reply) -> u64 {
+    match reply {
         Reply::Digest(digest) => hash_of((0u8, digest)),
         Reply::Promised { accepted, copy } => hash_of((1u8, accepted, copy)),
         Reply::Accepted { has_shards } => hash_of((2u8, has_shards)),
@@ -85,14 +61,14 @@ pub(crate) fn answer(reply: Reply) -> Answer {
         Reply::Refused { refusal, digest } => hash_of((4u8, refusal, digest)),
         Reply::Done => hash_of(5u8),
         Reply::Failed(_) => hash_of(6u8),
+        Reply::Holds(holds) => hash_of((7u8, holds)),
         other => unreachable!("the slot protocol does not answer {other:?}"),
-    };
-    Rc::new(Hashed { hash, value: reply })
+    }
 }
 
 /// A reply for a machine to have.
-pub(crate) fn given(answer: &Answer) -> Reply {
-    match &answer.value {
+pub(crate) fn given(answer: &Reply) -> Reply {
+    match answer {
         Reply::Digest(digest) => Reply::Digest(digest.clone()),
         Reply::Promised { accepted, copy } => {
             Reply::Promised { accepted: accepted.clone(), copy: copy.clone() }
@@ -102,6 +78,7 @@ pub(crate) fn given(answer: &Answer) -> Reply {
             Reply::Refused { refusal: refusal.clone(), digest: digest.clone() }
         }
         Reply::Done => Reply::Done,
+        Reply::Holds(holds) => Reply::Holds(holds.clone()),
         Reply::Failed(error) => Reply::Failed(error.clone()),
         other => unreachable!("the slot protocol does not answer {other:?}"),
     }
@@ -124,6 +101,7 @@ pub(crate) fn shown(request: &Request) -> String {
         }
         Request::Abandon { slot, ballot, .. } => format!("abandon {slot:?} below {ballot:?}"),
         Request::StageSmall { operation, .. } => format!("stage the copy of op{}", operation.0),
+        Request::Holds { .. } => "which shards are there".to_owned(),
         Request::InstallMap { map } => format!("install map {}", map.epoch.0),
         other => format!("{other:?}"),
     }

@@ -5,14 +5,19 @@ use basalt_engine::record::{Etag, Fields, Kind, Layout, PayloadForm, Record};
 use basalt_engine::request::{Member, SetMap, SmallShard};
 use basalt_engine::units::{
     DriveId, DriveIndex, Epoch, Incarnation, Key, Keyspace, OperationId, PayloadId, SET_DRIVES_MAX,
-    VersionId,
+    Slot, VersionId,
 };
+use basalt_net::loss;
 use basalt_net::quorum::Quorums;
 use basalt_net::reader::Head;
 use basalt_net::update::Wish;
 use bytes::Bytes;
 
-use super::drive::JOINED;
+use super::drive::{ADMITTED, JOINED};
+
+/// Of a configuration.
+pub(crate) const DRIVES_MAX: usize = 6;
+pub(crate) const CLIENTS_MAX: usize = 4;
 
 pub(crate) type Judge = fn(Option<&Head>) -> Wish;
 
@@ -28,6 +33,8 @@ pub(crate) struct Rules {
     pub(crate) records: Vec<Record>,
     /// Classic ballots that are begun, by all clients together.
     pub(crate) ballots: u8,
+    /// Draws the numbers that tell proposers apart; without it they ascend with the clients.
+    pub(crate) order: Option<u64>,
     pub(crate) restarts: u8,
     pub(crate) damages: u8,
     /// What clients take for the quorums.
@@ -63,6 +70,7 @@ pub(crate) struct Mistakes {
     pub(crate) uncertified_ignored: bool,
     pub(crate) promises_are_not_flushed: bool,
     pub(crate) compare_skipped: bool,
+    pub(crate) silence_is_loss: bool,
 }
 
 impl Rules {
@@ -72,18 +80,14 @@ impl Rules {
         voting.fold(0, |mask, (place, _)| mask | 1 << place)
     }
 
-    /// The maps of the set, one epoch after the other, when the drive at `lost` is replaced.
-    pub(crate) fn maps(&self, lost: Option<DriveIndex>) -> Vec<SetMap> {
-        let map = |epoch: Epoch| {
-            let member = |place: usize| {
-                let replaced = lost.is_some_and(|lost| usize::from(lost.0) == place);
-                let drive =
-                    DriveId(place as u128 + if replaced && epoch > Epoch(1) { 100 } else { 0 });
-                Member { drive, voting: !(replaced && epoch == JOINED) }
-            };
-            SetMap { epoch, drives: (0..self.drives).map(member).collect() }
+    /// The map of an epoch: the first, and those by which the drive at `lost` is replaced.
+    pub(crate) fn map(&self, lost: Option<DriveIndex>, epoch: Epoch) -> SetMap {
+        let member = |place: usize| {
+            let replaced = lost.is_some_and(|lost| usize::from(lost.0) == place);
+            let drive = DriveId(place as u128 + if replaced && epoch > Epoch(1) { 100 } else { 0 });
+            Member { drive, voting: !(replaced && (JOINED..ADMITTED).contains(&epoch)) }
         };
-        [1, 2, 3].map(|epoch| map(Epoch(epoch))).into()
+        SetMap { epoch, drives: (0..self.drives).map(member).collect() }
     }
 }
 
@@ -144,6 +148,19 @@ fn fields(operation: u8, kind: Kind) -> Fields {
 
 fn live(head: Option<&Head>) -> bool {
     head.is_some_and(|(_, record)| record.kind() == Kind::Data)
+}
+
+/// Operations from here on say that the one that is so many below is lost.
+pub(crate) const LOST: u8 = 3;
+
+/// Follows the record of this operation only.
+fn after<const OPERATION: u8>(head: Option<&Head>) -> Wish {
+    let slot = head.map_or(Slot::default(), |(slot, _)| *slot);
+    loss::wish(OperationId(OPERATION.into()), slot, head)
+}
+
+pub(crate) fn after_lost(operation: u8) -> Judge {
+    [after::<0>, after::<1>, after::<2>][usize::from(operation)]
 }
 
 /// A PUT.

@@ -10,185 +10,206 @@
 //!   earlier (`delivery`). What is never acted on is never handled; loss needs no step of its own, nor
 //!   does the end of a proposer.
 //! - One who acts on acceptances without being sent answers is the model itself: a value is decided
-//!   whether or not anybody has heard of it. [`Steps::decide_silently`] has these happen.
+//!   whether or not anybody has heard of it. [`Steps::decide_silently`] has these happen, and judges them.
+//!   They are kept only as long as a read may begin, which then has to find the value: to all others it
+//!   makes no difference, and the acceptances may as well be handled later.
 //! - A pause before the next ballot is no step: its requests may stay under way for as long.
+//! - A client that comes to its end and sends nothing any more leaves the others what they would have if
+//!   it had stopped before: its requests stay under way, and their answers are heard by nobody. What it
+//!   came to is judged; the state that follows is one that is explored already, as far as anybody can
+//!   tell who still acts.
+//! - Nobody can tell when a read began, but from its first answer: it had begun before that, and what was
+//!   decided by then it has to find. The later it begins the more that is, so every read begins with the
+//!   run, and its floor is what was decided when the first drive answered.
+//! - Who reads asks R drives first, and the others when these are late; being late is nobody's choice. So
+//!   it asks all of them at once: it goes by the first R answers all the same, whichever they are.
+//! - Who has written sends its certificates at once. They may be as late as those that are sent only
+//!   after more answers were waited for, or be lost.
+//!
+//! `plain` has the steps without any of this, and a test compares what can be told of both. Of the order of
+//! the two writers' ballots one case stands for both: they do the same.
 
-use std::fmt::Write;
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use basalt_engine::request::Request;
 use basalt_engine::units::DriveIndex;
-use basalt_net::exchange::Step;
-use basalt_net::reader::Head;
-use basalt_net::update::Outcome;
 
-use super::client::{Came, Client, Input, Kept, Stage};
-use super::delivery::{self, Deliveries, Event};
-use super::drive::Fault;
-use super::message::{Answer, Message, Seen, given, hash_of, message, shown};
-use super::rules::{Plan, Rules};
-use super::world::{Sent, World};
+use super::atlas::{Atlas, Move, Number, What};
+use super::client::{Client, Input, Stage};
+use super::delivery::Event;
+use super::drive::{Acceptance, Fault};
+use super::message::{Seen, hash_of};
+use super::rules::{DRIVES_MAX, Plan};
+use super::trace::{Did, Trace};
+use super::world::{Decided, Sent, World};
 
-/// What a step was, for the trace.
-#[derive(Clone, Default)]
-pub(crate) struct Trace {
-    client: Option<usize>,
-    at: Vec<(usize, Rc<Vec<Event>>, Option<Answer>)>,
-    deadline: bool,
-    did: Vec<Did>,
-}
-
-/// What a client did.
-#[derive(Clone)]
-pub(crate) enum Did {
-    Sends(Message),
-    Finds(Option<Head>),
-    Comes(Outcome),
-    Says(&'static str),
+/// What can be seen of runs from outside.
+#[derive(Default, PartialEq, Eq, Debug)]
+pub(crate) struct Told {
+    /// What each client came to.
+    pub(crate) came: BTreeSet<(usize, String)>,
+    pub(crate) decided: BTreeSet<Decided>,
 }
 
 pub(crate) struct Steps<'a> {
-    pub(crate) rules: &'a Rules,
-    pub(crate) deliveries: &'a Deliveries,
-    pub(crate) found: Vec<(Trace, World)>,
+    pub(crate) atlas: &'a Atlas<'a>,
+    /// New states, in the order in which they were found.
+    pub(crate) follow: Vec<(Trace, World)>,
+    /// All states that were ever found.
+    seen: Seen,
+    pub(crate) transitions: usize,
+    pub(crate) tracing: bool,
+    /// Clients end, begin and spread in steps of their own, and no two drives are alike.
+    pub(crate) plain: bool,
+    /// Every state counts as new.
+    pub(crate) forgetful: bool,
+    pub(crate) told: Option<Told>,
 }
 
 /// A client taking answers.
-struct Taking<'w> {
-    client: usize,
+struct Taking {
+    at: usize,
     /// Drives with the same signature are interchangeable before the first is heard.
-    signatures: &'w [u64],
+    signatures: [u64; DRIVES_MAX],
     seen: Seen,
 }
 
-impl Taking<'_> {
+/// How far a client has got with it.
+#[derive(Clone, Copy)]
+struct Taken {
+    world: World,
+    client: Number,
+    /// The drives that were heard, one bit each.
+    heard: u16,
+}
+
+impl Taking {
     /// One hash for whatever is alike from here on: for each drive what it was before, what has been
     /// handled there since, and what the client knows of it.
-    fn canonical(&self, client: &Client, trace: &Trace, world: &World) -> u64 {
-        let kept = Kept::hashes(client, self.signatures.len());
-        let heard = |drive: usize| trace.at.iter().any(|(at, ..)| *at == drive);
-        let drive = |drive: usize| {
-            let handled = heard(drive).then(|| world.signature(drive));
-            hash_of((self.signatures[drive], handled, kept.1[drive]))
-        };
-        let mut drives: Vec<u64> = (0..self.signatures.len()).map(drive).collect();
+    fn canonical(&self, atlas: &Atlas<'_>, taken: &Taken) -> u64 {
+        let Taken { world, client, heard } = taken;
+        let mut drives = [0; DRIVES_MAX];
+        let (parts, common) = atlas.with_kept(*client, |kept| (kept.parts, kept.common));
+        for drive in world.drives() {
+            let handled = (heard & 1 << drive != 0).then(|| world.signature(atlas, drive));
+            drives[drive] = hash_of((self.signatures[drive], handled, parts[drive]));
+        }
         drives.sort_unstable();
-        hash_of((kept.0, drives, world.restarts, world.damages))
+        hash_of((common, drives, world.restarts, world.damages))
     }
 }
 
 impl<'a> Steps<'a> {
-    pub(crate) fn new(rules: &'a Rules, deliveries: &'a Deliveries) -> Self {
-        Self { rules, deliveries, found: Vec::new() }
+    pub(crate) fn new(atlas: &'a Atlas<'a>) -> Self {
+        Self {
+            atlas,
+            follow: Vec::new(),
+            seen: Seen::default(),
+            transitions: 0,
+            tracing: false,
+            plain: false,
+            forgetful: false,
+            told: None,
+        }
     }
 
-    /// Every state that follows `world` in one step.
-    pub(crate) fn after(mut self, world: &World) -> Vec<(Trace, World)> {
-        let signatures = world.signatures();
-        for client in 0..world.clients.len() {
-            let kept = &world.clients[client];
+    /// The states that follow `world` in one step, but for those that were found before.
+    pub(crate) fn after(&mut self, world: &World) -> Vec<(Trace, World)> {
+        let world = World { posted: false, ..*world };
+        let signatures = world.signatures(self.atlas);
+        for at in world.clients() {
+            let client = world.clients[at];
+            let kept = self.atlas.kept(client);
+            let trace = Trace::of(self.tracing, Some(at));
             match kept.client.stage {
-                Stage::Waiting => self.begin(world, client, &signatures),
+                Stage::Waiting => self.begin(&world, at, &signatures),
                 Stage::Ended => {}
                 _ => {
-                    let seen = Seen::default();
-                    let mut taking = Taking { client, signatures: &signatures, seen };
-                    let trace = Trace { client: Some(client), ..Trace::default() };
-                    self.take_answers(&mut taking, world.clone(), kept.client.clone(), 0, trace);
+                    let mut taking = Taking { at, signatures, seen: Seen::default() };
+                    self.take_answers(&mut taking, Taken { world, client, heard: 0 }, &trace);
                 }
             }
         }
-        self.decide_silently(world, &signatures);
-        self.found
+        self.decide_silently(&world, &signatures);
+        std::mem::take(&mut self.follow)
     }
 
     /// The start of everything: clients that had looked before, and those that begin at once.
-    pub(crate) fn begin_all(mut self, world: World) -> Vec<World> {
+    pub(crate) fn begin_all(&mut self, world: World) -> Vec<(Trace, World)> {
         let mut worlds = vec![world];
-        for (client, plan) in self.rules.clients.iter().enumerate() {
-            if matches!(plan, Plan::Write { .. }) {
+        for (at, plan) in self.atlas.rules.clients.iter().enumerate() {
+            let waits = match plan {
+                Plan::Write { .. } => false,
+                Plan::Read => self.plain,
+                Plan::Replace => true,
+            };
+            if !waits {
                 for world in std::mem::take(&mut worlds) {
-                    let trace = Trace::default();
-                    self.begin_plan(world, client, trace);
-                    worlds.extend(self.found.drain(..).map(|(_, world)| world));
+                    self.begin_plan(world, at, Trace::of(self.tracing, Some(at)));
+                    worlds.extend(self.follow.drain(..).map(|(_, world)| world));
                 }
+                self.seen.clear();
             }
         }
-        worlds
+        self.seen.extend(worlds.iter().map(|world| world.canonical(self.atlas)));
+        worlds.into_iter().map(|world| (Trace::of(self.tracing, None), world)).collect()
     }
 
-    fn begin(&mut self, world: &World, client: usize, signatures: &[u64]) {
-        let trace = Trace { client: Some(client), ..Trace::default() };
-        if !matches!(self.rules.clients[client], Plan::Replace) {
-            return self.begin_plan(world.clone(), client, trace);
+    fn begin(&mut self, world: &World, at: usize, signatures: &[u64]) {
+        let trace = Trace::of(self.tracing, Some(at));
+        if !matches!(self.atlas.rules.clients[at], Plan::Replace) {
+            return self.begin_plan(*world, at, trace);
         }
-        for drive in 0..world.drives.len() {
+        for drive in world.drives() {
             if signatures[..drive].contains(&signatures[drive]) {
                 continue;
             }
-            let first = world.first_at(Some(client), drive);
-            let wipe = Event::Fault(Fault::Wipe);
-            for outcome in self.outcomes(world, drive, &first, &wipe).iter() {
-                let mut world = world.clone();
-                let mut trace = trace.clone();
-                world.take(drive, outcome);
-                trace.at.push((drive, outcome.first.clone(), None));
+            for outcome in world.outcomes(self.atlas, drive, Event::Fault(Fault::Wipe)).iter() {
+                let (mut world, mut trace) = (*world, trace.clone());
+                world.take(self.atlas, drive, outcome);
+                trace.at(drive, &outcome.first, None);
                 world.lost = Some(DriveIndex(drive as u8));
-                world.maps = Rc::new(self.rules.maps(world.lost)[..2].to_vec());
-                world.note_decisions(self.rules);
-                self.begin_plan(world, client, trace);
+                world.newest_map = super::drive::JOINED;
+                world.note_decisions(self.atlas);
+                self.begin_plan(world, at, trace);
             }
         }
     }
 
-    fn outcomes(
-        &self,
-        world: &World,
-        drive: usize,
-        first: &[Event],
-        own: &Event,
-    ) -> Rc<Vec<delivery::Outcome>> {
-        let place = &world.drives[drive];
-        self.deliveries.of(self.rules, world.lost, place, first, own)
-    }
-
-    fn take_answers(
-        &mut self,
-        taking: &mut Taking<'_>,
-        world: World,
-        client: Client,
-        taken: u16,
-        trace: Trace,
-    ) {
-        let at = taking.client;
-        {
-            let (mut world, mut client) = (world.clone(), client.clone());
-            let step = client.step(Input::Deadline);
-            let trace = Trace { deadline: true, ..trace.clone() };
-            world.note_decisions(self.rules);
-            self.act(world, at, client, step, trace);
+    fn take_answers(&mut self, taking: &mut Taking, taken: Taken, trace: &Trace) {
+        let Taken { world, client, heard } = taken;
+        let kept = self.atlas.kept(client);
+        if self.plain || !matches!(kept.client.stage, Stage::Spreading(_)) {
+            let mut world = world;
+            let went = self.atlas.tell(client, Input::Deadline);
+            world.note_decisions(self.atlas);
+            self.act(world, taking.at, went, trace.clone().with_deadline());
         }
-        for drive in 0..world.drives.len() {
-            let open = |other: usize| taken & 1 << other == 0;
+        for drive in world.drives() {
+            let open = |other: usize| heard & 1 << other == 0;
             let alike = |other: usize| taking.signatures[other] == taking.signatures[drive];
             if !open(drive) || (0..drive).any(|other| open(other) && alike(other)) {
                 continue;
             }
-            match world.sent(at, drive).clone() {
+            match world.drives[drive].sent[taking.at] {
                 Sent::Nothing => {}
                 Sent::Answered(answer) => {
-                    let heard = (drive, Rc::default(), answer);
-                    self.hear(taking, world.clone(), &client, taken, &trace, heard);
+                    let mut trace = trace.clone();
+                    trace.at(drive, &Rc::default(), Some(self.atlas.answered(answer)));
+                    self.hear(taking, taken, &trace, drive, answer);
                 }
-                Sent::Asked(message) => {
-                    let first = world.first_at(Some(at), drive);
-                    let own = Event::Asked { client: at as u8, message };
-                    for outcome in self.outcomes(&world, drive, &first, &own).iter() {
-                        let mut world = world.clone();
-                        world.take(drive, outcome);
-                        let answer = outcome.own.clone().expect("a request is answered");
-                        let heard = (drive, outcome.first.clone(), answer);
-                        self.hear(taking, world, &client, taken, &trace, heard);
+                Sent::Asked(request) => {
+                    let own = Event::Asked { client: taking.at as u8, request };
+                    for outcome in world.outcomes(self.atlas, drive, own).iter() {
+                        let mut taken = taken;
+                        taken.world.take(self.atlas, drive, outcome);
+                        let answer = outcome.own.expect("a request is answered");
+                        let decided = taken.world.decided.last().map(|(slot, _)| slot);
+                        taken.client = self.atlas.since(taken.client, decided);
+                        let mut trace = trace.clone();
+                        trace.at(drive, &outcome.first, Some(self.atlas.answered(answer)));
+                        self.hear(taking, taken, &trace, drive, answer);
                     }
                 }
             }
@@ -197,286 +218,240 @@ impl<'a> Steps<'a> {
 
     fn hear(
         &mut self,
-        taking: &mut Taking<'_>,
-        mut world: World,
-        client: &Client,
-        taken: u16,
+        taking: &mut Taking,
+        mut taken: Taken,
         trace: &Trace,
-        (drive, first, answer): (usize, Rc<Vec<Event>>, Answer),
+        drive: usize,
+        answer: Number,
     ) {
-        let (mut client, mut trace) = (client.clone(), trace.clone());
-        let taken = taken | 1 << drive;
-        *world.sent_mut(taking.client, drive) = Sent::Nothing;
-        let step = client.step(Input::Reply(DriveIndex(drive as u8), given(&answer)));
-        trace.at.push((drive, first, Some(answer)));
-        if !matches!(step, Step::Wait | Step::Linger) {
-            world.note_decisions(self.rules);
-            return self.act(world, taking.client, client, step, trace);
+        taken.heard |= 1 << drive;
+        taken.world.drives[drive].sent[taking.at] = Sent::Nothing;
+        let went = self.atlas.hear(taken.client, drive, answer);
+        if !matches!(*self.atlas.what(went), What::Rest) {
+            taken.world.note_decisions(self.atlas);
+            return self.act(taken.world, taking.at, went, trace.clone());
         }
-        if taking.seen.insert(taking.canonical(&client, &trace, &world)) {
-            self.take_answers(taking, world, client, taken, trace);
+        taken.client = went.client;
+        if taking.seen.insert(taking.canonical(self.atlas, &taken)) {
+            self.take_answers(taking, taken, trace);
         }
     }
 
-    /// Has `client` do what its machine says.
-    pub(crate) fn act(
-        &mut self,
-        mut world: World,
-        at: usize,
-        mut client: Client,
-        step: Step<Came>,
-        mut trace: Trace,
-    ) {
-        match step {
-            Step::Wait | Step::Linger => self.emit(world, at, client, trace),
-            Step::SendMore(requests) => {
+    /// Has a client do what its machine says.
+    pub(crate) fn act(&mut self, mut world: World, at: usize, went: Move, mut trace: Trace) {
+        match &*self.atlas.what(went) {
+            What::Rest => self.emit(world, at, went.client, trace),
+            What::SendMore(requests) => {
                 self.send(&mut world, at, requests, &mut trace);
-                self.emit(world, at, client, trace);
+                self.emit(world, at, went.client, trace);
             }
-            Step::Send(requests) | Step::SendSome(requests) => {
+            What::Send { requests, is_prepare } => {
                 self.stop_listening(&mut world, at);
-                let is_prepare = |request: &Request| matches!(request, Request::Prepare { .. });
-                if requests.iter().any(|(_, request)| is_prepare(request)) {
-                    if world.ballots == self.rules.ballots {
-                        client.stage = Stage::Ended;
-                        trace.did(Did::Says("has no ballot left"));
-                        return self.emit(world, at, client, trace);
+                if *is_prepare {
+                    if world.ballots == self.atlas.rules.ballots {
+                        trace.did(|| Did::Says("has no ballot left"));
+                        return self.end(world, at, went, trace);
                     }
                     world.ballots += 1;
                 }
                 self.send(&mut world, at, requests, &mut trace);
-                self.emit(world, at, client, trace);
+                self.emit(world, at, went.client, trace);
             }
-            Step::CheckPayload(record) => {
-                let operation = super::rules::operation(&record);
-                let data = record.payloads().next().map_or(0, |layout| layout.data_shards);
-                let holds = |place: &&super::delivery::Place| {
-                    place.named & place.shards & 1 << operation != 0 && !place.is_candidate()
+            What::CheckPayload { operation, data_shards } => {
+                let holds = |place: &super::atlas::Place| {
+                    let drive = &place.drive;
+                    drive.named & drive.shards & 1 << operation != 0 && !drive.is_candidate()
                 };
-                let here = world.drives.iter().filter(holds).count();
-                if here >= usize::from(data) || self.rules.mistakes.recovery_without_payload {
-                    let mut client = client.clone();
-                    let step = client.step(Input::Payload(true));
-                    self.act(world.clone(), at, client, step, trace.clone());
+                let drives = world.drives[world.drives()].iter();
+                let here = drives.filter(|at| self.atlas.at(at.place, holds)).count();
+                let mistake = self.atlas.rules.mistakes.recovery_without_payload;
+                if here >= *data_shards || mistake {
+                    let went = self.atlas.tell(went.client, Input::Payload(true));
+                    self.act(world, at, went, trace.clone());
                 }
-                let step = client.step(Input::Payload(false));
-                self.act(world, at, client, step, trace);
+                let went = self.atlas.tell(went.client, Input::Payload(false));
+                self.act(world, at, went, trace);
             }
-            Step::Pause => {
-                let step = client.step(Input::Retry);
-                self.act(world, at, client, step, trace);
+            What::Pause => {
+                let went = self.atlas.tell(went.client, Input::Retry);
+                self.act(world, at, went, trace);
             }
-            Step::Done(came) => self.came(world, at, client, came, trace),
+            What::Came(came) => {
+                if let Some(told) = &mut self.told
+                    && let Some(summary) = came.summary()
+                {
+                    told.came.insert((at, summary));
+                }
+                self.came(world, at, went, came, trace);
+            }
         }
     }
 
-    fn send(
-        &self,
-        world: &mut World,
-        at: usize,
-        requests: Vec<(DriveIndex, Request)>,
-        trace: &mut Trace,
-    ) {
-        let first = requests.first().map(|(drive, _)| *drive);
+    fn send(&self, world: &mut World, at: usize, requests: &[(usize, Number)], trace: &mut Trace) {
+        if let Some((_, first)) = requests.first() {
+            let request = self.atlas.requested(*first);
+            world.judge_request(self.atlas, &request);
+            trace.did(|| Did::Sends(request));
+        }
         for (drive, request) in requests {
-            if Some(drive) == first {
-                world.judge_request(self.rules, &request);
-            }
-            let message = message(request);
-            if Some(drive) == first {
-                trace.did(Did::Sends(message.clone()));
-            }
-            *world.sent_mut(at, usize::from(drive.0)) = Sent::Asked(message);
+            world.drives[*drive].sent[at] = Sent::Asked(*request);
         }
     }
 
-    /// Sends what nobody waits for.
-    pub(crate) fn post(
-        &self,
-        world: &mut World,
-        trace: &mut Trace,
-        requests: Vec<(DriveIndex, Request)>,
-    ) {
-        let first = requests.first().map(|(drive, _)| *drive);
-        for (drive, request) in requests {
-            if Some(drive) == first {
-                world.judge_request(self.rules, &request);
-            }
-            let message = message(request);
-            if Some(drive) == first {
-                trace.did(Did::Sends(message.clone()));
-            }
-            self.abandon(world, usize::from(drive.0), message);
+    /// Sends to all drives what nobody waits for.
+    pub(crate) fn post(&self, world: &mut World, trace: &mut Trace, request: Request) {
+        world.judge_request(self.atlas, &request);
+        let number = self.atlas.request(request);
+        trace.did(|| Did::Sends(self.atlas.requested(number)));
+        for drive in world.drives() {
+            let before = world.drives[drive].stale;
+            self.abandon(world, drive, number);
+            world.posted |= world.drives[drive].stale != before;
         }
     }
 
     /// From now on nobody listens to the answer of this request.
-    fn abandon(&self, world: &mut World, drive: usize, message: Message) {
-        if !self.deliveries.is_spent(self.rules, &world.drives[drive], &message) {
-            world.abandon(drive, message);
-        }
+    fn abandon(&self, world: &mut World, drive: usize, request: Number) {
+        let at = &mut world.drives[drive];
+        at.stale = self.atlas.abandoned(at.place, at.stale, request);
     }
 
     pub(crate) fn stop_listening(&self, world: &mut World, client: usize) {
-        for drive in 0..world.drives.len() {
-            if let Sent::Asked(message) = std::mem::take(world.sent_mut(client, drive)) {
-                self.abandon(world, drive, message);
+        for drive in world.drives() {
+            if let Sent::Asked(request) = std::mem::take(&mut world.drives[drive].sent[client]) {
+                self.abandon(world, drive, request);
             }
         }
     }
 
-    pub(crate) fn emit(&mut self, mut world: World, at: usize, client: Client, trace: Trace) {
-        if matches!(client.stage, Stage::Ended) {
+    pub(crate) fn end(&mut self, world: World, at: usize, went: Move, trace: Trace) {
+        let ended = self.atlas.begin(went, "end", |client| {
+            (Client { stage: Stage::Ended, ..client }, basalt_net::exchange::Step::Wait)
+        });
+        self.emit(world, at, ended.client, trace);
+    }
+
+    pub(crate) fn emit(&mut self, mut world: World, at: usize, client: Number, trace: Trace) {
+        world.clients[at] = client;
+        let ended = self.atlas.with_kept(client, |kept| matches!(kept.client.stage, Stage::Ended));
+        if ended && !self.plain && !world.posted && world.violation.is_none() {
+            return;
+        }
+        if ended {
             self.stop_listening(&mut world, at);
         }
-        world.clients[at] = Kept::new(client, world.drives.len());
-        self.found.push((trace, world));
+        self.found(trace, world);
+    }
+
+    /// Takes note of a state that follows.
+    pub(crate) fn found(&mut self, trace: Trace, mut world: World) {
+        world.posted = false;
+        if !self.plain {
+            world.forget_vain_votes(self.atlas);
+        }
+        self.transitions += 1;
+        let hash = match self.plain {
+            true => world.exact(self.atlas),
+            false => world.canonical(self.atlas),
+        };
+        if let Some(told) = &mut self.told {
+            told.decided.insert(world.decided);
+        }
+        if self.forgetful || self.seen.insert(hash) || world.violation.is_some() {
+            self.follow.push((trace, world));
+        }
     }
 
     /// Values that are decided without anybody hearing of it: the acceptances that are missing are
     /// handled, no more of them than it takes.
     fn decide_silently(&mut self, world: &World, signatures: &[u64]) {
-        let mut accepts: Vec<(usize, Event)> = Vec::new();
-        for drive in 0..world.drives.len() {
-            let is_accept = |event: &Event| {
-                let (Event::Asked { message, .. } | Event::Stale { message }) = event else {
-                    return false;
-                };
-                matches!(message.value, Request::Accept { .. })
-            };
-            let events = world.first_at(None, drive).into_iter().filter(is_accept);
-            accepts.extend(events.map(|event| (drive, event)));
+        let mut accepts: Vec<(usize, Event, Acceptance)> = Vec::new();
+        for drive in world.drives() {
+            let at = &world.drives[drive];
+            let asked = world.clients().filter_map(|client| match at.sent[client] {
+                Sent::Asked(request) => Some(Event::Asked { client: client as u8, request }),
+                _ => None,
+            });
+            let stale = self.atlas.under_way(at.stale);
+            let stale = stale.iter().map(|&request| Event::Stale { request });
+            accepts.extend(asked.chain(stale).filter_map(|event| {
+                Some((drive, event, self.atlas.acceptance(event.request()?)?))
+            }));
         }
         let mut ballots = Vec::new();
-        for (_, event) in &accepts {
-            let ballot = ballot_of(event);
-            if !ballots.contains(&ballot) && !world.decided.contains(&(ballot.0, ballot.2)) {
-                ballots.push(ballot);
+        for (.., ballot) in &accepts {
+            if !ballots.contains(ballot) && world.decided.in_slot(ballot.0) != Some(ballot.2) {
+                ballots.push(*ballot);
             }
         }
         for ballot in ballots {
-            let of = |(_, event): &&(usize, Event)| ballot_of(event) == ballot;
-            let open: Vec<&(usize, Event)> = accepts.iter().filter(of).collect();
-            let trace = Trace::default();
-            let mut seen = Seen::default();
-            self.accept_silently(world.clone(), &open, signatures, ballot, 0, &trace, &mut seen);
+            let of = |(drive, event, other): &(usize, Event, Acceptance)| {
+                (*other == ballot).then_some((*drive, *event))
+            };
+            let open: Vec<(usize, Event)> = accepts.iter().filter_map(of).collect();
+            let mut silent = Silent { open: &open, signatures, ballot, seen: Seen::default() };
+            self.accept_silently(&mut silent, world, 0, &Trace::of(self.tracing, None));
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "a search with its state")]
     fn accept_silently(
         &mut self,
-        world: World,
-        open: &[&(usize, Event)],
-        signatures: &[u64],
-        ballot: BallotOf,
+        silent: &mut Silent<'_>,
+        world: &World,
         taken: u16,
         trace: &Trace,
-        seen: &mut Seen,
     ) {
+        let (open, ballot) = (silent.open, silent.ballot);
         for (drive, own) in open.iter().copied() {
             let unheard = |other: usize| taken & 1 << other == 0;
-            let alike = |other: usize| signatures[other] == signatures[*drive];
-            if !unheard(*drive) || (0..*drive).any(|other| unheard(other) && alike(other)) {
+            let alike = |other: usize| silent.signatures[other] == silent.signatures[drive];
+            if !unheard(drive) || (0..drive).any(|other| unheard(other) && alike(other)) {
                 continue;
             }
-            let hash = |event: &Event| hash_of(event);
-            let mut first = world.first_at(None, *drive);
-            first.retain(|event| hash(event) != hash(own));
-            for outcome in self.outcomes(&world, *drive, &first, own).iter() {
-                let accepts = |place: &super::delivery::Place| {
-                    place.votes.iter().any(|vote| {
+            let accepts = |place: Number| {
+                self.atlas.at(place, |place| {
+                    place.drive.votes.iter().any(|vote| {
                         (vote.slot, vote.ballot, vote.operation) == ballot
                             && (vote.voting || !vote.ballot.is_fast())
                     })
-                };
-                if !accepts(&outcome.drive) || accepts(&world.drives[*drive]) {
+                })
+            };
+            if accepts(world.drives[drive].place) {
+                continue;
+            }
+            for outcome in world.outcomes(self.atlas, drive, own).iter() {
+                if !accepts(outcome.place) {
                     continue;
                 }
-                let (mut world, mut trace) = (world.clone(), trace.clone());
-                world.take(*drive, outcome);
-                match own {
-                    Event::Asked { client, .. } => {
-                        let answer = outcome.own.clone().expect("a request is answered");
-                        *world.sent_mut(usize::from(*client), *drive) = Sent::Answered(answer);
-                    }
-                    Event::Stale { .. } => {}
-                    Event::Fault(_) => unreachable!("an acceptance"),
+                let (mut world, mut trace) = (*world, trace.clone());
+                world.take(self.atlas, drive, outcome);
+                if let Event::Asked { client, .. } = own {
+                    let answer = outcome.own.expect("a request is answered");
+                    world.drives[drive].sent[usize::from(client)] = Sent::Answered(answer);
                 }
-                trace.at.push((*drive, outcome.first.clone(), outcome.own.clone()));
-                world.note_decisions(self.rules);
-                if world.decided.contains(&(ballot.0, ballot.2)) || world.violation.is_some() {
-                    self.found.push((trace, world));
-                } else if seen.insert(world.canonical()) {
-                    let taken = taken | 1 << drive;
-                    self.accept_silently(world, open, signatures, ballot, taken, &trace, seen);
+                trace.at(drive, &outcome.first, outcome.own.map(|own| self.atlas.answered(own)));
+                world.note_decisions(self.atlas);
+                if world.violation.is_some() {
+                    self.found(trace, world);
+                } else if world.decided.in_slot(ballot.0) == Some(ballot.2) {
+                    if let Some(told) = &mut self.told {
+                        told.decided.insert(world.decided);
+                    }
+                    if world.may_begin_to_read(self.atlas) {
+                        self.found(trace, world);
+                    }
+                } else if silent.seen.insert(world.canonical(self.atlas)) {
+                    self.accept_silently(silent, &world, taken | 1 << drive, &trace);
                 }
             }
         }
     }
 }
 
-type BallotOf = (basalt_engine::units::Slot, basalt_engine::units::Ballot, u8);
-
-fn ballot_of(event: &Event) -> BallotOf {
-    let (Event::Asked { message, .. } | Event::Stale { message }) = event else {
-        unreachable!("an acceptance")
-    };
-    let Request::Accept { slot, ballot, record, .. } = &message.value else {
-        unreachable!("an acceptance")
-    };
-    (*slot, *ballot, super::rules::operation(record))
-}
-
-impl Trace {
-    pub(crate) fn did(&mut self, what: Did) {
-        self.did.push(what);
-    }
-
-    /// The step in words.
-    pub(crate) fn told(&self, world: &World) -> String {
-        let mut out = match self.client {
-            Some(client) => format!("client {client}"),
-            None => "unheard".to_owned(),
-        };
-        for (drive, first, answer) in &self.at {
-            let _ = write!(out, "; drive {drive}");
-            for event in &**first {
-                let _ = match event {
-                    Event::Asked { client, message } => {
-                        write!(out, " first {} of client {client},", shown_of(message))
-                    }
-                    Event::Stale { message } => write!(out, " first late {},", shown_of(message)),
-                    Event::Fault(fault) => write!(out, " first {fault:?},"),
-                };
-            }
-            if let Some(answer) = answer {
-                let _ = write!(out, " answers {:?}", answer.value);
-            }
-        }
-        if self.deadline {
-            out.push_str("; waits no longer");
-        }
-        for did in &self.did {
-            let _ = match did {
-                Did::Sends(message) => write!(out, "; sends {}", shown(message)),
-                Did::Finds(head) => write!(out, "; finds {head:?}"),
-                Did::Comes(outcome) => write!(out, "; comes to {outcome:?}"),
-                Did::Says(what) => write!(out, "; {what}"),
-            };
-        }
-        if let Some(client) = self.client {
-            let _ = write!(out, "; {}", world.clients[client].client.doing());
-        }
-        let _ = write!(out, "\n      decided {:?}", world.decided);
-        for (drive, place) in world.drives.iter().enumerate() {
-            let epoch = place.epoch.0;
-            let _ = write!(out, "\n      drive {drive} e{epoch}: {:?}", place.digest().slots);
-        }
-        out
-    }
-}
-
-fn shown_of(message: &Message) -> String {
-    shown(&message.value)
+/// A value on its way to being decided.
+struct Silent<'w> {
+    open: &'w [(usize, Event)],
+    signatures: &'w [u64],
+    ballot: Acceptance,
+    seen: Seen,
 }

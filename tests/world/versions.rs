@@ -406,10 +406,13 @@ impl Client {
         }
         let Some(found) = self.list_versions(b"").await else { return false };
         for Listed { key, version, .. } in found {
-            let deletion = Deletion { key, version: Some(version), condition: Condition::None };
-            let (_, answer) = self
+            let name = Some(version);
+            let deletion = Deletion { key: key.clone(), version: name, condition: Condition::None };
+            let (start, answer) = self
                 .ask(move |store| async move { store.delete(BUCKETS[KEEPS], &deletion).await })
                 .await;
+            let is_done = matches!(answer, Answer::Done(Ok(_)));
+            self.note_read(key, version, start, is_done, None, "removes");
             match answer {
                 Answer::Done(Ok(_)) => {}
                 Answer::Done(Err(Error::Unavailable { .. } | Error::Unknown { .. })) => {

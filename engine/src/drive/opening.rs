@@ -4,7 +4,6 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use super::superseded::Superseded;
 use super::{Attempts, Drive, State};
 use crate::buffer::Buffer;
 use crate::checkpoint::{Manifest, read_page};
@@ -18,6 +17,7 @@ use crate::request::SetMap;
 use crate::seam::{Runtime, Storage, WriteSync};
 use crate::segment::Segments;
 use crate::superblock::{self, REGION_END, Regions, Root, Superblock};
+use crate::superseded::Superseded;
 use crate::units::{BlockCount, DeploymentId, DriveId, SetIndex};
 
 /// Journal of a drive that is large enough for it.

@@ -8,7 +8,6 @@ use std::cell::Cell;
 use std::rc::Rc;
 
 use bytes::BytesMut;
-use smallvec::SmallVec;
 
 use super::{Drive, State};
 use crate::acceptor::KeyState;
@@ -19,6 +18,7 @@ use crate::journal::Mutation;
 use crate::record::{Kind, Layout, Record};
 use crate::request::{Certificate, Digest, Refusal, Reply, SmallShard};
 use crate::seam::{Runtime, Storage};
+use crate::superseded;
 use crate::units::{Ballot, Epoch, Key, PayloadId, Slot};
 
 impl<R: Runtime, S: Storage> Drive<R, S> {
@@ -135,14 +135,9 @@ impl<R: Runtime, S: Storage> Drive<R, S> {
         Ok(Reply::Done)
     }
 
-    /// Where the slot is long passed, names who won it, if that was not long ago.
     fn name_winner(&self, mut refused: Refused, key: &Key, slot: Slot) -> Refused {
-        if let Refusal::Passed(at, _) = &refused.refusal
-            && *at != slot
-            && let Some(record) = self.state.borrow().superseded.find(key, slot)
-        {
-            refused.refusal = Refusal::Passed(slot, record.clone());
-        }
+        let state = self.state.borrow();
+        refused.refusal = state.superseded.name_winner(refused.refusal, key, slot);
         refused
     }
 
@@ -229,19 +224,10 @@ fn co_staged(record: &Record) -> Option<PayloadId> {
 impl State {
     /// Changes what is known of `key`, and remembers decided records that went with it.
     fn update<T>(&mut self, key: &Key, change: impl FnOnce(&mut KeyState) -> T) -> Updated<T> {
-        let decided = |state: &KeyState| {
-            let held = state.held().filter(|(_, certified, _)| *certified);
-            held.map(|(slot, _, record)| (slot, record.clone())).collect::<SmallVec<[_; 2]>>()
-        };
-        let before = self.index.key(key).map(decided).unwrap_or_default();
+        let before = self.index.key(key).map(superseded::before).unwrap_or_default();
         let updated = self.index.update(key, change);
         if updated.changed {
-            let now = self.index.key(key);
-            for (slot, record) in before {
-                if now.is_none_or(|now| now.held().all(|(held, ..)| held != slot)) {
-                    self.superseded.remember(key.clone(), slot, record);
-                }
-            }
+            self.superseded.note(key, before, self.index.key(key));
         }
         updated
     }

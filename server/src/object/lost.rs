@@ -15,15 +15,14 @@
 
 use std::collections::BTreeMap;
 
-use basalt_engine::record::{Fields, Kind, Layout, PayloadForm, Record};
-use basalt_engine::request::{Certificate, Reply, Request};
+use basalt_engine::record::{Kind, Layout, PayloadForm, Record};
+use basalt_engine::request::{Reply, Request};
 use basalt_engine::seam::Runtime;
-use basalt_engine::units::{DriveIndex, Epoch, Key, OperationId, SetIndex, Slot};
-use basalt_net::lookup::Found;
+use basalt_engine::units::{Epoch, Key, OperationId, SetIndex};
+use basalt_net::loss::{self, Census, Newest, Suspicion, lost_record};
 use basalt_net::mailbox::Mailbox;
 use basalt_net::quorum::{all_drives, drives_in};
-use basalt_net::reader::{Head, Reading, Verdict};
-use basalt_net::update::Wish;
+use basalt_net::reader::{Head, Reading};
 
 use super::error::{Error, Result};
 use super::store::Store;
@@ -34,19 +33,17 @@ const MISSED_MAX: usize = 1024;
 
 /// The records that were found without enough shards, and under which map.
 #[derive(Default)]
-pub(super) struct Missed(BTreeMap<(SetIndex, Key), (Slot, OperationId, Epoch)>);
+pub(super) struct Missed(BTreeMap<(SetIndex, Key), Suspicion>);
 
 impl Missed {
     /// Notes the record. Answers whether it was seen so under an older map.
-    fn note(&mut self, set: SetIndex, key: &Key, (slot, record): &Head, epoch: Epoch) -> bool {
-        let place = (set, key.clone());
+    fn note(&mut self, set: SetIndex, key: &Key, head: &Head, epoch: Epoch) -> bool {
+        let (place, now) = ((set, key.clone()), Suspicion::of(head, epoch));
         match self.0.get(&place) {
-            Some((at, operation, since)) if (*at, *operation) == (*slot, record.operation()) => {
-                *since < epoch
-            }
+            Some(known) if known.is_same(&now) => known.is_certain(&now),
             known => {
                 if known.is_some() || self.0.len() < MISSED_MAX {
-                    self.0.insert(place, (*slot, record.operation(), epoch));
+                    self.0.insert(place, now);
                 }
                 false
             }
@@ -58,7 +55,7 @@ impl Missed {
     }
 
     fn any_since(&self, set: SetIndex, epoch: Epoch) -> bool {
-        self.0.iter().any(|((of, _), (_, _, since))| (*of, *since) == (set, epoch))
+        self.0.iter().any(|((of, _), known)| (*of, known.since) == (set, epoch))
     }
 }
 
@@ -67,21 +64,24 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
     /// so. Answers whether it was.
     pub(super) async fn consider_loss(&self, set: SetIndex, key: &Key) -> Result<bool> {
         let epoch = self.map(set).epoch;
-        let Some((reading, decided, head)) = self.newest(set, key).await else {
+        let Some(newest) = self.newest(set, key).await else {
             return Ok(false);
         };
-        if !self.is_beyond_repair(set, key, &head.1).await {
+        if !self.is_beyond_repair(set, key, &newest.head.1).await {
             self.missed().borrow_mut().forget(set, key);
             return Ok(false);
         }
-        let certain = self.missed().borrow_mut().note(set, key, &head, epoch);
+        let certain = self.missed().borrow_mut().note(set, key, &newest.head, epoch);
         if !certain || self.map(set).epoch != epoch {
             return Ok(false);
         }
-        if !decided {
-            self.decide_despite_loss(set, key, &reading, &head).await?;
+        if !newest.decided {
+            // It may have been chosen, so it is: without its payload.
+            let (slot, record) = &newest.head;
+            let operation = record.operation();
+            self.decide_without_payload(set, key, *slot, newest.base, operation).await?;
         }
-        self.decide_lost(set, key, &reading, head).await?;
+        self.decide_lost(set, key, newest).await?;
         self.missed().borrow_mut().forget(set, key);
         Ok(true)
     }
@@ -95,26 +95,13 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
 
     /// The newest record of the key that is decided, or else may be, and whether it is decided, as
     /// every member tells with the present map; `None` where one does not answer.
-    async fn newest(&self, set: SetIndex, key: &Key) -> Option<(Reading, bool, Head)> {
+    async fn newest(&self, set: SetIndex, key: &Key) -> Option<Newest> {
         let map = self.map(set);
         let mut reading = Reading::new(self.quorums(set), self.voting_mask(set));
         for (drive, digest) in self.digests(set, key).await {
-            if digest.epoch != map.epoch {
-                return None;
-            }
             reading.add(drive, digest);
         }
-        if reading.answered() != all_drives(map.drive_count()) {
-            return None;
-        }
-        match reading.verdict() {
-            Verdict::NeedMore | Verdict::Head(None) => None,
-            Verdict::Head(Some(head)) => Some((reading, true, head)),
-            Verdict::Undecided { slot, .. } => {
-                let record = reading.possibly_chosen(slot)?.clone();
-                Some((reading, false, (slot, record)))
-            }
-        }
+        Newest::of(&reading, all_drives(map.drive_count()), map.epoch)
     }
 
     /// Whether fewer than k shards of a payload are on all drives together, as all of them say.
@@ -137,40 +124,18 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
         let payloads: Vec<_> = layouts.iter().map(|layout| layout.payload).collect();
         let ask = |drive| (drive, Request::Holds { payloads: payloads.clone() });
         let mut replies = self.mailbox().send(set, drives_in(drives).map(ask).collect());
-        let (mut answered, mut shards) = (0, vec![0; layouts.len()]);
-        while let Some((DriveIndex(drive), reply)) = replies.next().await {
-            let Reply::Holds(holds) = reply else { continue };
-            answered |= 1 << drive;
-            for ((layout, holds), shards) in layouts.iter().zip(holds).zip(&mut shards) {
-                *shards += usize::from(holds && layout.shard_of(drive).is_some());
+        let mut census = Census::of(layouts.to_vec());
+        while let Some((drive, reply)) = replies.next().await {
+            if let Reply::Holds(holds) = reply {
+                census.take(drive, &holds);
             }
         }
-        let short = |(layout, shards): (&Layout, &usize)| *shards < usize::from(layout.data_shards);
-        (answered == drives).then(|| layouts.iter().zip(&shards).any(short))
-    }
-
-    /// The record may have been chosen, so it is: without its payload.
-    async fn decide_despite_loss(
-        &self,
-        set: SetIndex,
-        key: &Key,
-        reading: &Reading,
-        (slot, record): &Head,
-    ) -> Result<()> {
-        let Verdict::Undecided { base, .. } = reading.verdict() else { return Ok(()) };
-        let base = base.map(|(slot, base)| Certificate { slot, operation: base.operation() });
-        self.decide_without_payload(set, key, *slot, base, record.operation()).await
+        census.too_few(drives)
     }
 
     /// Has the record followed by one that says that it is lost, if it still is the head.
-    async fn decide_lost(
-        &self,
-        set: SetIndex,
-        key: &Key,
-        reading: &Reading,
-        head: Head,
-    ) -> Result<()> {
-        let (slot, record) = head.clone();
+    async fn decide_lost(&self, set: SetIndex, key: &Key, newest: Newest) -> Result<()> {
+        let (slot, record) = newest.head.clone();
         tracing::error!(
             set = set.0,
             ?key,
@@ -181,26 +146,10 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
         let archived = archived_in(key).map(|(_, which)| which);
         let which = archived.unwrap_or_else(|| Which::of(slot, &record));
         let lineage = record.lineage().map(|lineage| which.described_anew(lineage));
-        let lost = Record::encode(&Fields {
-            lineage,
-            operation: OperationId(self.runtime().random_u128()),
-            kind: Kind::Lost,
-            form: PayloadForm::None,
-            payloads: Vec::new(),
-            ..record.fields()
-        });
-        let found = Found {
-            head: Some(head),
-            generation: reading.generation(),
-            answered: reading.answered(),
-        };
-        let wish = move |head: Option<&Head>| match head {
-            Some((at, held)) if (*at, held.operation()) == (slot, record.operation()) => {
-                Wish::Write
-            }
-            _ => Wish::Nothing,
-        };
-        self.write_after(set, key, lost, found, wish).await
+        let lost = lost_record(&record, OperationId(self.runtime().random_u128()));
+        let lost = lost.with_lineage(lineage);
+        let wish = move |head: Option<&Head>| loss::wish(record.operation(), slot, head);
+        self.write_after(set, key, lost, newest.found(), wish).await
     }
 }
 

@@ -4,17 +4,53 @@
 
 use std::collections::VecDeque;
 
+use smallvec::SmallVec;
+
+use crate::acceptor::KeyState;
 use crate::record::Record;
+use crate::request::Refusal;
 use crate::units::{Key, Slot};
 
 /// Records that are remembered.
-pub(super) const REMEMBERED_MAX: usize = 256;
+pub const REMEMBERED_MAX: usize = 256;
 
-#[derive(Default)]
-pub(super) struct Superseded(VecDeque<(Key, Slot, Record)>);
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+pub struct Superseded(VecDeque<(Key, Slot, Record)>);
+
+/// What a drive knew to be decided before a change of the key.
+pub type Before = SmallVec<[(Slot, Record); 2]>;
+
+pub fn before(state: &KeyState) -> Before {
+    let held = state.held().filter(|(_, certified, _)| *certified);
+    held.map(|(slot, _, record)| (slot, record.clone())).collect()
+}
 
 impl Superseded {
-    pub(super) fn remember(&mut self, key: Key, slot: Slot, record: Record) {
+    /// Remembers the records that went with a change.
+    pub fn note(&mut self, key: &Key, before: Before, now: Option<&KeyState>) {
+        for (slot, record) in before {
+            if now.is_none_or(|now| now.held().all(|(held, ..)| held != slot)) {
+                self.remember(key.clone(), slot, record);
+            }
+        }
+    }
+
+    /// Where `slot` is long passed, has the refusal name who won it, if that was not long ago.
+    pub fn name_winner(&self, refusal: Refusal, key: &Key, slot: Slot) -> Refusal {
+        match refusal {
+            Refusal::Passed(at, record) if at != slot => match self.find(key, slot) {
+                Some(winner) => Refusal::Passed(slot, winner.clone()),
+                None => Refusal::Passed(at, record),
+            },
+            other => other,
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn remember(&mut self, key: Key, slot: Slot, record: Record) {
         if self.0.len() == REMEMBERED_MAX {
             self.0.pop_front();
         }
@@ -22,7 +58,7 @@ impl Superseded {
     }
 
     /// What was decided in `slot` of `key`.
-    pub(super) fn find(&self, key: &Key, slot: Slot) -> Option<&Record> {
+    fn find(&self, key: &Key, slot: Slot) -> Option<&Record> {
         let found = self.0.iter().rev().find(|(known, at, _)| *at == slot && known == key);
         found.map(|(_, _, record)| record)
     }
