@@ -166,8 +166,8 @@ async fn open(hosts: &Hosts, plan: &Plan) {
     }
 }
 
-/// Room for less than two windows of a large set, so that clients have to wait for each other.
-const ADMITTED_BYTES_MAX: u64 = 20 << 20;
+/// Room for hardly more than one window, so that clients have to wait for each other.
+const ADMITTED_BYTES_MAX: u64 = 1 << 20;
 
 /// The first blocks of the journal and of the segments.
 pub const JOURNAL_START: u64 = 256;

@@ -137,8 +137,7 @@ impl PlaceInLine<'_> {
 impl Drop for PlaceInLine<'_> {
     fn drop(&mut self) {
         let ticket = self.ticket;
-        let line = &mut self.admission.state.borrow_mut().line;
-        line.retain(|(other, _)| Some(*other) != ticket);
+        self.admission.state.borrow_mut().line.retain(|(other, _)| Some(*other) != ticket);
         // There may be room for the next, whom nobody else would tell.
         self.admission.wake_first();
     }
