@@ -4,7 +4,8 @@
 //! Invariants: what was admitted never exceeds the limit (I20). Who waits holds nothing of the same
 //! admission, so that those who hold something always come to an end without it: a body takes room for
 //! one window when its first bytes are at hand and gives it back when the drives have the window; a
-//! reader waits for its next window only when it has handed out the one before.
+//! reader waits for its next window only when it has handed out the one before. Nobody waits in both
+//! lines: what a copy reads takes no room, and manifests and settings, on which others wait, do not either.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -59,18 +60,27 @@ impl Admission {
         if let Some(permit) = self.try_admit(bytes) {
             return Ok(permit);
         }
+        let turn = std::pin::pin!(self.admit_at_last(bytes));
+        match select(turn, std::pin::pin!(clock.sleep(PATIENCE))).await {
+            Either::Left((permit, _)) => Ok(permit),
+            Either::Right(_) => Err(Error::Busy),
+        }
+    }
+
+    /// As [`Self::admit`], however long it takes: for what has begun and would have to be broken off.
+    pub(super) async fn admit_at_last(&self, bytes: u64) -> Permit {
+        if let Some(permit) = self.try_admit(bytes) {
+            return permit;
+        }
         let mut place = PlaceInLine { admission: self, ticket: None };
-        let turn = std::pin::pin!(poll_fn(|context| {
+        poll_fn(|context| {
             place.stand(context.waker());
             match place.is_first().then(|| self.take(bytes)).flatten() {
                 Some(permit) => Poll::Ready(permit),
                 None => Poll::Pending,
             }
-        }));
-        match select(turn, std::pin::pin!(clock.sleep(PATIENCE))).await {
-            Either::Left((permit, _)) => Ok(permit),
-            Either::Right(_) => Err(Error::Busy),
-        }
+        })
+        .await
     }
 
     pub(super) fn admitted_bytes(&self) -> u64 {

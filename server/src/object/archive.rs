@@ -100,6 +100,9 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
         if let Some(version) = self.archived_version(set, key, current, copy).await? {
             return Ok(Some(version));
         }
+        if let Some(now) = self.head_since(set, key, read).await? {
+            return Box::pin(self.current_version(set, key, &now, copy)).await;
+        }
         // It was removed as the record that names it was being decided.
         match self.newest_archived(set, key, removal.which).await? {
             Some(which) => self.archived_version(set, key, which, copy).await,
@@ -156,7 +159,45 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
             return Ok(None);
         }
         let version = self.archived_version(set, key, which, copy).await?;
-        Ok(version.filter(|version| version.name() == name))
+        match version.filter(|version| version.name() == name) {
+            Some(version) => Ok(Some(version)),
+            None => match self.head_since(set, key, read).await? {
+                Some(now) => Box::pin(self.version_named(set, key, &now, name, copy)).await,
+                None => Ok(None),
+            },
+        }
+    }
+
+    /// The head of the key, if it is another one than when it was `read`: what was not found in an archive
+    /// may have gone there, or ended there, since.
+    async fn head_since(
+        &self,
+        set: SetIndex,
+        key: &Key,
+        read: &KeyRead,
+    ) -> Result<Option<KeyRead>> {
+        let now = self.read_key(set, key).await?;
+        Ok((now.certificate() != read.certificate()).then_some(now))
+    }
+
+    /// Ends in the archives what a head that was decided in `slot` says is gone: a version that was
+    /// removed, or a null version that was replaced.
+    pub(super) async fn end_what_is_gone(
+        &self,
+        set: SetIndex,
+        key: &Key,
+        slot: Slot,
+        record: &Record,
+    ) -> Result<()> {
+        if let Some(removal) = Removal::of(record) {
+            return self.finish_removal(set, key, removal).await;
+        }
+        match record.lineage() {
+            Some(_) if record.kind().is_version() && is_null(record) => {
+                self.end_replaced_null(set, key, slot).await
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The newest version that is alive in its archive, `except` this one.
@@ -339,14 +380,22 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
     ) -> Result<()> {
         let archive = removal.which.archive(key);
         let read = self.read_key(set, &archive).await?;
-        self.end(set, &archive, &read).await
+        self.end(set, &archive, &read, removal.at.slot).await
     }
 
-    /// Has a tombstone decided in the archive where a version is alive there.
-    async fn end(&self, set: SetIndex, archive: &Key, read: &KeyRead) -> Result<()> {
-        let wish = |head: Option<&Head>| match head {
-            Some((_, record)) if record.kind().is_version() => Wish::Write,
-            _ => Wish::Nothing,
+    /// Has a tombstone decided in the archive where the version is alive there that was decided in
+    /// the same slot of the object's key as `at`, or an older one. A null version that came later is
+    /// another one.
+    async fn end(&self, set: SetIndex, archive: &Key, read: &KeyRead, at: Slot) -> Result<()> {
+        let ends = at.generation;
+        let is_it =
+            move |(slot, record): &Head| slot.generation <= ends && record.kind().is_version();
+        if !read.head().is_some_and(is_it) {
+            return Ok(());
+        }
+        let wish = move |head: Option<&Head>| match head.is_some_and(is_it) {
+            true => Wish::Write,
+            false => Wish::Nothing,
         };
         self.write_after(set, archive, self.tombstone(), read.found().clone(), wish).await
     }
@@ -381,7 +430,8 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
         version: &Version,
     ) -> Result<()> {
         let read = version.archived.as_ref().expect("the version is archived");
-        self.end(set, &version.which.archive(key), read).await
+        let (at, _) = read.head().expect("it was read there");
+        self.end(set, &version.which.archive(key), read, *at).await
     }
 
     /// Where the head of the key says that nothing is current and no version is left, it becomes a
@@ -412,10 +462,8 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
             };
         }
         if record.kind() == Kind::Tombstone {
-            return match self.archived_version(set, &key, which, false).await? {
-                Some(version) => self.end_archived(set, &key, &version).await,
-                None => Ok(()),
-            };
+            let read = self.read_key(set, archive).await?;
+            return self.end(set, archive, &read, archive_slot(slot)).await;
         }
         if !record.kind().is_version() || Which::of(slot, &record) != which {
             return Ok(());

@@ -14,7 +14,7 @@ use super::lost::refuse_lost;
 use super::manifest::{self, Manifest};
 use super::metadata::{decode_checksums, decode_metadata, parts_in};
 use super::parts;
-use super::read::PayloadReader;
+use super::read::{PayloadReader, Turn};
 use super::store::{Known, Store};
 use super::version::VersionName;
 
@@ -41,7 +41,7 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
         let object = self.object(bucket, key, version, true).await?;
         let info = object.info();
         let Some(span) = select(&info) else { return Ok((info, None)) };
-        let body = self.body(&object.key, &object.record, object.copy, span).await?;
+        let body = self.body(&object.key, &object.record, object.copy, span).await?.in_line();
         Ok((info, Some(body)))
     }
 
@@ -67,7 +67,7 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
         let object = self.object(bucket, key, version, true).await?;
         let (info, parts) = (object.info(), self.parts_of(&object.key, &object.record).await?);
         let Some(span) = select(&info, &parts) else { return Ok((info, parts, None)) };
-        let body = self.body(&object.key, &object.record, object.copy, span).await?;
+        let body = self.body(&object.key, &object.record, object.copy, span).await?.in_line();
         Ok((info, parts, Some(body)))
     }
 
@@ -183,7 +183,8 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
 
     async fn whole_manifest(&self, key: &Key, layout: &Layout) -> Result<Manifest> {
         let span = Span { start: 0, end: layout.bytes };
-        let mut reader = PayloadReader::new(self.clone(), key.clone(), layout.clone(), span);
+        let mut reader =
+            PayloadReader::new(self.clone(), key.clone(), layout.clone(), span, Turn::default());
         let mut bytes = BytesMut::new();
         while let Some(piece) = reader.next().await? {
             bytes.extend_from_slice(&piece);
@@ -231,9 +232,22 @@ pub struct ObjectBody<M: Mailbox, R: Runtime> {
     bytes: Option<Bytes>,
     current: Option<PayloadReader<M, R>>,
     later: VecDeque<(Layout, Span)>,
+    turn: Turn,
 }
 
 impl<M: Mailbox, R: Runtime> ObjectBody<M, R> {
+    /// It takes room in memory as it is read, and waits for it.
+    fn in_line(mut self) -> Self {
+        self.turn.admission = Some(self.store.reading().clone());
+        self
+    }
+
+    /// It takes none: whoever reads it, to write it elsewhere, waits for room for that.
+    #[must_use]
+    pub fn past_the_line(self) -> Self {
+        Self { turn: Turn::default(), ..self }
+    }
+
     fn of(store: &Store<M, R>, key: &Key) -> Self {
         Self {
             store: store.clone(),
@@ -241,6 +255,7 @@ impl<M: Mailbox, R: Runtime> ObjectBody<M, R> {
             bytes: None,
             current: None,
             later: VecDeque::new(),
+            turn: Turn::default(),
         }
     }
 }
@@ -259,7 +274,9 @@ impl<M: Mailbox, R: Runtime> Body for ObjectBody<M, R> {
             }
             let Some((layout, span)) = self.later.pop_front() else { return Ok(None) };
             let (store, key) = (self.store.clone(), self.key.clone());
-            self.current = Some(PayloadReader::new(store, key, layout, span));
+            self.current = Some(PayloadReader::new(store, key, layout, span, self.turn.clone()));
+            // What follows belongs to an answer that has begun.
+            self.turn.has_begun = true;
         }
     }
 }

@@ -18,7 +18,7 @@ use md5::{Digest, Md5};
 
 use super::api::{
     Checksum, Claims, Condition, NewUpload, PartName, Source, StorageClass, UploadChecksum,
-    UploadInfo, Written,
+    UploadInfo, Versioning, Written,
 };
 use super::archive::lineage_after;
 use super::error::{Error, Result, SourceError};
@@ -32,7 +32,7 @@ use super::put::shown_name;
 use super::register::{KeyRead, Write};
 use super::store::Store;
 use super::upload::{State, Upload, UploadPlace, id_text, new_id, parse_id};
-use super::version::is_null;
+use super::version::{is_null, must_be_kept};
 use super::{checksums, manifest, stage};
 
 /// S3's smallest part, the last one excepted.
@@ -185,6 +185,16 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
                     return Err(Error::Unreadable { set, short_by: 1 });
                 }
                 let is_null = is_null(&record);
+                // The bucket keeps versions since it was bound: what it follows has to be kept.
+                let ends_what_is_kept = is_null
+                    && names.versioning == Versioning::Enabled
+                    && head.head().is_some_and(|(_, head)| must_be_kept(head, false));
+                if ends_what_is_kept {
+                    let condition = condition.as_ref().unwrap_or(&Condition::None);
+                    (upload, record) = self.complete_anew(names, upload, &head, condition).await?;
+                    base = head.certificate();
+                    continue;
+                }
                 if record.lineage().is_some() {
                     self.make_way(set, &names.object, head.head(), is_null).await?;
                 }

@@ -12,13 +12,13 @@ use basalt_engine::checksum::{self, RUN_BLOCKS};
 use basalt_engine::codec;
 use basalt_engine::record::Layout;
 use basalt_engine::request::{Reply, Request};
-use basalt_engine::seam::Runtime;
+use basalt_engine::seam::{Clock, Runtime};
 use basalt_engine::units::{BLOCK_BYTES, DriveIndex, Key, SetIndex};
 use basalt_net::mailbox::{Mailbox, Replies};
 use bytes::{Bytes, BytesMut};
 use futures_util::future::{Either, select};
 
-use super::admission::Permit;
+use super::admission::{Admission, Permit};
 use super::api::Span;
 use super::error::{Error, Result};
 use super::stage::checksum_shard;
@@ -44,8 +44,35 @@ pub(super) struct PayloadReader<M: Mailbox, R: Runtime> {
     /// Verified pieces of one window, in order, and the room that it takes.
     ready: std::collections::VecDeque<Bytes>,
     room: Option<Permit>,
+    turn: Turn,
     /// Shards that turned out missing or wrong: not asked again.
     avoid: u16,
+}
+
+/// Whether a reader takes room for what it reads, and whether it has begun: then it is not broken off
+/// for want of room.
+#[derive(Clone, Default)]
+pub(super) struct Turn {
+    pub admission: Option<Admission>,
+    pub has_begun: bool,
+}
+
+impl Turn {
+    async fn wait(&self, bytes: u64, clock: &impl Clock) -> Result<Option<Permit>> {
+        let Some(admission) = &self.admission else { return Ok(None) };
+        match self.has_begun {
+            true => Ok(Some(admission.admit_at_last(bytes).await)),
+            false => admission.admit(bytes, clock).await.map(Some),
+        }
+    }
+
+    /// The room for `bytes` (none where none is needed), if it is there at once.
+    fn at_once(&self, bytes: u64) -> Option<Option<Permit>> {
+        match &self.admission {
+            Some(admission) => admission.try_admit(bytes).map(Some),
+            None => Some(None),
+        }
+    }
 }
 
 /// A window whose shards are on their way.
@@ -53,7 +80,7 @@ struct Pending {
     window: Window,
     replies: Replies,
     asked: u16,
-    room: Permit,
+    room: Option<Permit>,
 }
 
 /// The bytes `span` of the payload, and where they stand in every shard.
@@ -65,10 +92,16 @@ pub(super) struct Window {
 }
 
 impl<M: Mailbox, R: Runtime> PayloadReader<M, R> {
-    pub(super) fn new(store: Store<M, R>, key: Key, layout: Layout, span: Span) -> Self {
+    pub(super) fn new(
+        store: Store<M, R>,
+        key: Key,
+        layout: Layout,
+        span: Span,
+        turn: Turn,
+    ) -> Self {
         assert!(span.start <= span.end && span.end <= layout.bytes);
         let ready = std::collections::VecDeque::new();
-        Self { store, key, layout, ahead: span, pending: None, ready, room: None, avoid: 0 }
+        Self { store, key, layout, ahead: span, pending: None, ready, room: None, turn, avoid: 0 }
     }
 
     /// The next bytes; `None` at the end.
@@ -82,14 +115,15 @@ impl<M: Mailbox, R: Runtime> PayloadReader<M, R> {
             if self.pending.is_none()
                 && let Some(bytes) = self.next_bytes()
             {
-                let room = self.store.reading().admit(bytes, self.store.runtime()).await?;
+                let room = self.turn.wait(bytes, self.store.runtime()).await?;
                 self.pending = Some(self.ask_next(room));
             }
             let Some(pending) = self.pending.take() else { return Ok(None) };
-            let ahead = self.next_bytes().and_then(|bytes| self.store.reading().try_admit(bytes));
+            let ahead = self.next_bytes().and_then(|bytes| self.turn.at_once(bytes));
             self.pending = ahead.map(|room| self.ask_next(room));
             let (pieces, room) = self.receive(pending).await?;
-            self.room = Some(room);
+            self.turn.has_begun = true;
+            self.room = room;
             self.ready.extend(pieces);
         }
     }
@@ -104,7 +138,7 @@ impl<M: Mailbox, R: Runtime> PayloadReader<M, R> {
         Some(u64::from(shards) * window.shard_bytes() as u64)
     }
 
-    fn ask_next(&mut self, room: Permit) -> Pending {
+    fn ask_next(&mut self, room: Option<Permit>) -> Pending {
         let window = Window::first(&self.layout, self.ahead);
         self.ahead.start = window.span.end;
         let wanted = window.data_shards(&self.layout) & !self.avoid;
@@ -121,7 +155,7 @@ impl<M: Mailbox, R: Runtime> PayloadReader<M, R> {
     }
 
     /// Waits for the shards of a window and gives out its bytes.
-    async fn receive(&mut self, pending: Pending) -> Result<(Vec<Bytes>, Permit)> {
+    async fn receive(&mut self, pending: Pending) -> Result<(Vec<Bytes>, Option<Permit>)> {
         let Pending { window, mut replies, asked, room } = pending;
         let wanted = window.data_shards(&self.layout);
         let mut gathered = Gathered::new(self.layout.shards());

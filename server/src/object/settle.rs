@@ -58,6 +58,9 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
         let digests = self.digests(set, key).await;
         self.end_vain_proposals(set, key, head.as_ref(), &digests).await?;
         let Some((slot, record)) = head else { return Ok(Settled::Absent) };
+        if key.space() == Keyspace::Objects {
+            self.end_what_is_gone(set, key, slot, &record).await?;
+        }
         let drives = self.mailbox().drive_count(set);
         let taught = self.teach(set, key, slot, &record, &digests).await;
         let payloads = match self.payloads_of(key, &record).await {

@@ -113,6 +113,7 @@ impl Upload {
 }
 
 /// Everything that names one upload.
+#[derive(Clone)]
 pub(super) struct UploadPlace {
     pub place: Place,
     pub incarnation: Incarnation,

@@ -157,6 +157,9 @@ impl<M: Mailbox, R: Runtime> Sweep<'_, M, R> {
             State::Open => self.abort(names, &before).await,
             State::Completing(..) if self.bucket.is_none() => self.abort(names, &before).await,
             State::Completing(record, base) => {
+                let bucket = self.bucket.expect("of one that is gone it was aborted");
+                let versioning = self.store.bucket(bucket).await?.versioning;
+                let names = &UploadPlace { versioning, ..names.clone() };
                 // Where another write has come between, nobody waits for this one any more.
                 self.store.finish_completion(names, upload, record, base, None).await?;
                 Ok(Ended::Completed)

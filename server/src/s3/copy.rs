@@ -134,7 +134,7 @@ impl<M: Mailbox, R: Runtime> Server<M, R> {
         authorized.check_tags(&origin.bucket, &origin.key, version.as_deref(), &info.tags)?;
         match refusal {
             Some(failure) => Err(failure),
-            None => Ok((info, body)),
+            None => Ok((info, body.map(ObjectBody::past_the_line))),
         }
     }
 

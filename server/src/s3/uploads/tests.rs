@@ -361,6 +361,45 @@ fn a_completion_that_was_cut_off_is_completed() {
     assert!(cut_off > 0, "no moment was in between");
 }
 
+/// The record of a completion is made before versions are kept, and decided afterwards.
+#[test]
+fn a_completion_that_was_cut_off_keeps_what_versions_were_enabled_for() {
+    let enabled = b"<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>";
+    let data = bytes(100_000);
+    let mut cut_off = 0;
+    for after in moments() {
+        let world = world();
+        assert_eq!(world.ask("PUT", "/bucket/key", &[], b"first").status, 200);
+        let id = begin(&world, "key", &[]);
+        let part = (1, put_part(&world, "key", &id, 1, &data));
+        let document = completion(std::slice::from_ref(&part));
+        let target = format!("/bucket/key?uploadId={id}");
+        let answer = world.ask_and_lose("POST", &target, document.as_bytes(), after);
+        if answer.status == 200 {
+            break;
+        }
+        let is_open = world.ask("GET", &target, &[], b"").status == 200;
+        if is_open || world.ask("GET", "/bucket/key", &[], b"").body != b"first" {
+            continue;
+        }
+        cut_off += 1;
+        assert_eq!(world.ask("PUT", "/bucket?versioning", &[], enabled).status, 200);
+        if cut_off % 2 == 0 {
+            world.simulation.run_for(REST / 300);
+            assert!(sweep(&world, REST / 300).completed >= 1);
+        }
+        assert_eq!(complete(&world, "key", &id, &[part]).status, 200);
+        release(&world);
+        assert!(world.ask("GET", "/bucket/key", &[], b"").body == data);
+        let first = world.ask("GET", "/bucket/key?versionId=null", &[], b"");
+        assert_eq!((first.status, &first.body[..]), (200, &b"first"[..]), "after {after:?}");
+        if cut_off == 4 {
+            break;
+        }
+    }
+    assert!(cut_off > 1, "no moment was in between");
+}
+
 #[test]
 fn parts_that_an_abort_left_behind_are_removed() {
     let world = world();
