@@ -149,8 +149,8 @@ impl SimMailbox {
             owner.spawn(async move {
                 let reply = witness.overhear(&host, set, drive, request).await;
                 let seen = asked.map(|asked| {
-                    let holds = witness.answered(&host, &asked, &reply);
-                    (asked, holds)
+                    let said = witness.answered(&host, &asked, &reply);
+                    (asked, said)
                 });
                 let reply = match tamper {
                     Some(tamper) => tamper.reply(&host, drive, reply),
@@ -158,8 +158,8 @@ impl SimMailbox {
                 };
                 if !reply_is_lost {
                     wires.schedule(back, move || {
-                        if let Some((asked, holds)) = &seen {
-                            witness.told(asked, *holds);
+                        if let Some((asked, said)) = &seen {
+                            witness.told(asked, said);
                         }
                         deliver(reply);
                     });

@@ -22,8 +22,8 @@ pub struct Witness {
     judge: RefCell<Judge>,
 }
 
-/// A record on its way to a drive.
-pub struct Asked(DriveIndex, Record);
+/// A drive, and the payloads of which it is asked whether it holds its shards.
+pub struct Asked(DriveIndex, Vec<PayloadId>);
 
 impl Witness {
     /// Has the drive handle a request, and judges its answer.
@@ -52,37 +52,42 @@ impl Witness {
     }
 
     pub fn asks(&self, drive: DriveIndex, request: &Request) -> Option<Asked> {
-        let (Request::Accept { record, .. } | Request::Learn { record, .. }) = request else {
-            return None;
-        };
-        self.versions.borrow_mut().insert(record.version(), record.clone());
-        Some(Asked(drive, record.clone()))
+        match request {
+            Request::Accept { record, .. } | Request::Learn { record, .. } => {
+                self.versions.borrow_mut().insert(record.version(), record.clone());
+                let payloads = of_drive(record, drive).map(|layout| layout.payload);
+                Some(Asked(drive, payloads.collect()))
+            }
+            Request::Holds { payloads } => Some(Asked(drive, payloads.clone())),
+            _ => None,
+        }
     }
 
     /// The drive has answered this very moment: what it says must be so, unless the record was
-    /// superseded there meanwhile. Answers whether the drive holds all that it is asked for.
-    pub fn answered(&self, host: &SimHost, asked: &Asked, reply: &Reply) -> bool {
-        let Asked(drive, record) = asked;
-        if !matches!(reply, Reply::Accepted { has_shards: true }) {
-            return false;
-        }
+    /// superseded there meanwhile. Answers which shards the drive says that it holds.
+    pub fn answered(&self, host: &SimHost, asked: &Asked, reply: &Reply) -> Vec<PayloadId> {
+        let Asked(drive, payloads) = asked;
+        let said: Vec<PayloadId> = match reply {
+            Reply::Accepted { has_shards: true } => payloads.clone(),
+            Reply::Holds(holds) => {
+                let said = payloads.iter().zip(holds).filter(|(_, holds)| **holds);
+                said.map(|(payload, _)| *payload).collect()
+            }
+            _ => return Vec::new(),
+        };
         let open = host.drive().expect("a drive that answers is open");
-        for layout in of_drive(record, *drive) {
-            let payload = layout.payload;
-            let is_true = open.holds_durably(payload) || !open.names(payload);
+        for payload in &said {
+            let is_true = open.holds_durably(*payload) || !open.names(*payload);
             assert!(is_true, "I7: {drive:?} says that it has {payload}");
         }
-        true
+        said
     }
 
     /// The answer has arrived.
-    pub fn told(&self, asked: &Asked, holds: bool) {
-        let Asked(drive, record) = asked;
-        if holds {
-            let mut holders = self.holders.borrow_mut();
-            for layout in of_drive(record, *drive) {
-                *holders.entry(layout.payload).or_default() |= 1 << drive.0;
-            }
+    pub fn told(&self, asked: &Asked, said: &[PayloadId]) {
+        let mut holders = self.holders.borrow_mut();
+        for payload in said {
+            *holders.entry(*payload).or_default() |= 1 << asked.0.0;
         }
     }
 

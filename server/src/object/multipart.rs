@@ -178,6 +178,11 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
             let slot = head.slot_after(base);
             // By version: tags may have been set on it since.
             if head.live().is_some_and(|live| live.version() == record.version()) {
+                // Whoever had it decided may not have lived to count its shards.
+                if !self.may_be_acknowledged(set, &record).await {
+                    let action = "acknowledge the completed upload";
+                    return Err(Error::Unavailable { set, action, short_by: 1 });
+                }
                 break slot;
             }
             if head.certificate() == base {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use basalt_engine::checksum;
-use basalt_engine::record::{Fields, Kind, PayloadForm, Record};
+use basalt_engine::record::{Fields, Kind, Layout, PayloadForm, Record};
 use basalt_engine::request::{Certificate, Digest, Reply, Request, SmallShard};
 use basalt_engine::seam::{Moment, Runtime};
 use basalt_engine::units::{DriveIndex, Key, OperationId, PayloadId, SetIndex, Slot};
@@ -13,6 +13,7 @@ use basalt_net::exchange::{Exchange, Step};
 use basalt_net::lookup::{Found, Lookup};
 use basalt_net::mailbox::{Mailbox, Replies};
 use basalt_net::proposer::{Ended, Ground, Proposal, Value};
+use basalt_net::quorum::shards_to_acknowledge_degraded;
 use basalt_net::reader::{Head, Reading};
 use basalt_net::update::{Outcome, Update, Wish};
 use bytes::Bytes;
@@ -636,6 +637,23 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
 
     /// Whether k shards of each of the record's payloads are durable on drives that answer.
     pub(super) async fn is_within_reach(&self, set: SetIndex, record: &Record) -> bool {
+        self.has_shards(set, record, |layout| usize::from(layout.data_shards)).await
+    }
+
+    /// Whether as many shards of each payload are durable as an acknowledgement needs at least.
+    pub(super) async fn may_be_acknowledged(&self, set: SetIndex, record: &Record) -> bool {
+        let needed = |layout: &Layout| {
+            shards_to_acknowledge_degraded(layout.data_shards, layout.parity_shards)
+        };
+        self.has_shards(set, record, needed).await
+    }
+
+    async fn has_shards(
+        &self,
+        set: SetIndex,
+        record: &Record,
+        needed: impl Fn(&Layout) -> usize,
+    ) -> bool {
         let layouts: Vec<_> = record.payloads().collect();
         let payloads: Vec<PayloadId> = layouts.iter().map(|layout| layout.payload).collect();
         let drives = self.mailbox().drive_count(set) as u8;
@@ -651,7 +669,7 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
                 *shards += usize::from(holds && layout.shard_of(drive.0).is_some());
             }
             let mut counted = layouts.iter().zip(&shards);
-            if counted.all(|(layout, shards)| *shards >= usize::from(layout.data_shards)) {
+            if counted.all(|(layout, shards)| *shards >= needed(layout)) {
                 return true;
             }
         }
