@@ -18,9 +18,7 @@ const TWICE: u64 = 50;
 
 #[test]
 fn every_seed_holds_the_invariants() {
-    if std::env::var("BASALT_TRACE").is_ok() {
-        tracing_subscriber::fmt().with_max_level(tracing::Level::DEBUG).without_time().init();
-    }
+    trace();
     let totals = Totals::default();
     check_seeds("every_seed_holds_the_invariants", SEEDS, |seed| {
         let ran = world::run(seed);
@@ -37,6 +35,7 @@ fn every_seed_holds_the_invariants() {
 /// acknowledged is gone for good. It is decided to be lost, and everything comes to rest.
 #[test]
 fn what_is_lost_is_decided_so() {
+    trace();
     let lost = Cell::new(0);
     check_seeds("what_is_lost_is_decided_so", 150, |seed| {
         let ran = world::run_with(seed, None, Quorums::of, |options| {
@@ -61,6 +60,7 @@ fn what_is_lost_is_decided_so() {
 /// recovers what they left behind must not bring it to life in a bucket that is gone.
 #[test]
 fn a_deleted_bucket_stays_empty() {
+    trace();
     check_seeds("a_deleted_bucket_stays_empty", 300, |seed| {
         world::run_with(seed, None, Quorums::of, |options| {
             options.drives = [5, 6, 7][seed as usize % 3];
@@ -78,6 +78,15 @@ fn a_deleted_bucket_stays_empty() {
             options.strike_interval = Duration::from_millis(30);
         });
     });
+}
+
+/// With `BASALT_TRACE=1` the log of the node is printed.
+fn trace() {
+    if std::env::var("BASALT_TRACE").is_ok() {
+        let log = tracing_subscriber::fmt().with_max_level(tracing::Level::DEBUG).without_time();
+        // Tests of one process share the log: the first one sets it up.
+        let _ = log.try_init();
+    }
 }
 
 #[derive(Default)]

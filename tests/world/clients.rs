@@ -168,13 +168,6 @@ impl Shared {
         value
     }
 
-    /// I7: whether a write of what has this ETag was acknowledged.
-    pub fn acknowledged(&self, etag: &str) -> bool {
-        let history = self.history.borrow();
-        let value = history.etags.get(etag);
-        value.is_some_and(|value| history.registers.values().any(|r| r.acknowledged(*value)))
-    }
-
     pub(super) fn with<T>(&self, name: &Name, work: impl FnOnce(&mut Register) -> T) -> T {
         work(self.history.borrow_mut().registers.entry(name.clone()).or_default())
     }

@@ -116,12 +116,6 @@ impl Register {
         Checked::Explained
     }
 
-    /// Whether a write of the value was answered with success.
-    pub fn acknowledged(&self, value: u16) -> bool {
-        let wrote = |operation: &Operation| operation.write == Some(Some(value));
-        self.operations.iter().any(|operation| wrote(operation) && operation.end.is_some())
-    }
-
     fn tell(&self, failed: usize) -> String {
         let mut order: Vec<usize> = (0..self.operations.len()).collect();
         order.sort_by_key(|index| self.operations[*index].start);

@@ -1,7 +1,7 @@
 //! The protocol as it is seen from outside, judged at every answer of a drive: at most one record is
 //! decided per slot and per operation (I1, I2), a slot only after the one before (I3), no drive takes
-//! back what it said (I4), no ballot mixes epochs (I10), and nothing is acknowledged that is not
-//! decided (I5).
+//! back what it said (I4), no ballot mixes epochs (I10), nothing is acknowledged that is not
+//! decided (I5), and nothing that was acknowledged is decided to be lost (I7).
 //!
 //! What drives accepted is counted here, whether or not anybody in the node hears of it. An answer is
 //! held against what the drive had said before the request came, since answers may pass one another.
@@ -31,8 +31,9 @@ pub struct Judge {
     epochs: BTreeMap<(Place, Ballot), Epoch>,
     operations: BTreeMap<VersionId, OperationId>,
     said: BTreeMap<(DriveId, Key), Said>,
-    /// The ETags of versions that are decided to be lost. None of them was acknowledged.
-    pub lost: BTreeSet<String>,
+    /// Versions that are decided to be lost. None of them was acknowledged.
+    pub lost: BTreeSet<VersionId>,
+    acknowledged: BTreeSet<VersionId>,
     pub answers: u64,
 }
 
@@ -147,10 +148,12 @@ impl Judge {
     }
 
     /// A write of `version` is answered with success.
-    pub fn acknowledged(&self, version: VersionId) {
+    pub fn acknowledged(&mut self, version: VersionId) {
         let operation = self.operations.get(&version).expect("what is acknowledged was proposed");
         let decided = self.places.contains_key(operation);
         assert!(decided, "I5: version {version} is acknowledged and not decided");
+        assert!(!self.lost.contains(&version), "I7: version {version} is acknowledged and lost");
+        self.acknowledged.insert(version);
     }
 
     /// What a drive tells of a key, held against what it `said`.
@@ -162,7 +165,10 @@ impl Judge {
             if slot.certified {
                 self.decide(place, record.operation());
                 if record.kind() == Kind::Lost {
-                    self.lost.insert(record.etag().to_string());
+                    let version = record.version();
+                    let promised = self.acknowledged.contains(&version);
+                    assert!(!promised, "I7: version {version} was acknowledged and is lost");
+                    self.lost.insert(version);
                 }
             } else {
                 self.note_vote(speaker, place, (*ballot, record.operation(), speaker.epoch));

@@ -3,7 +3,7 @@
 //! each of its payloads are durable, as drives said and as was true when they said it.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use basalt_engine::record::{Layout, Record};
@@ -45,10 +45,10 @@ impl Witness {
         reply
     }
 
-    /// The ETags of versions that are decided to be lost, and how many answers were judged.
-    pub fn verdict(&self) -> (BTreeSet<String>, u64) {
+    /// How many versions are decided to be lost, and how many answers were judged.
+    pub fn verdict(&self) -> (usize, u64) {
         let judge = self.judge.borrow();
-        (judge.lost.clone(), judge.answers)
+        (judge.lost.len(), judge.answers)
     }
 
     pub fn asks(&self, drive: DriveIndex, request: &Request) -> Option<Asked> {
@@ -93,7 +93,7 @@ impl Witness {
 
     /// A write of `version` is answered with success.
     pub fn acknowledged(&self, version: VersionId) {
-        self.judge.borrow().acknowledged(version);
+        self.judge.borrow_mut().acknowledged(version);
         let versions = self.versions.borrow();
         let record = versions.get(&version).expect("what is acknowledged was proposed");
         for layout in record.payloads() {
