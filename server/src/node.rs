@@ -7,8 +7,11 @@
 pub mod bay;
 pub mod drives;
 pub mod formation;
+mod gather;
 pub mod host;
+mod metrics;
 mod overview;
+mod process;
 mod secure;
 mod stream;
 pub mod upkeep;
@@ -40,7 +43,9 @@ use crate::topology::storage_class::StorageClasses;
 use bay::DirectoryBay;
 use drives::Drive;
 use formation::{Found, Plan, Step};
+use gather::{Gathering, Word};
 use host::{Bay, Host, Sizes};
+use metrics::Pages;
 use overview::Overview;
 use secure::Acceptor;
 use stream::HttpStream;
@@ -112,11 +117,14 @@ pub fn run(
     let cores = config.cores;
     let (outbox, inlets) = outbox::<Envelope>(cores, QUEUE_MESSAGES);
     let (stops, stop_inlets) = outbox_of_stops(cores);
-    let inlets = inlets.into_iter().zip(stop_inlets).map(Some).collect();
+    let (words, word_inlets) = gather::queues(cores);
+    let inlets = inlets.into_iter().zip(stop_inlets).zip(word_inlets);
+    let inlets = inlets.map(|((inlet, stop), words)| Some((inlet, stop, words))).collect();
     let shared = Arc::new(Shared {
         owners: owners(&config, cores),
         outbox,
         stops,
+        words,
         inlets: Mutex::new(inlets),
         opened: Barrier::new(usize::from(cores)),
         signals: Mutex::new(Some(signals)),
@@ -136,6 +144,7 @@ struct Shared {
     owners: Owners,
     outbox: Outbox<Envelope>,
     stops: Outbox<Stop>,
+    words: Outbox<Word>,
     inlets: Mutex<Vec<Option<Inlets>>>,
     /// No core asks another core's drives anything before they are open.
     opened: Barrier,
@@ -144,7 +153,7 @@ struct Shared {
 }
 
 /// What one core receives by.
-type Inlets = (Inlet<Envelope>, Inlet<Stop>);
+type Inlets = (Inlet<Envelope>, Inlet<Stop>, Inlet<Word>);
 
 /// Sent to every core when the node stops.
 struct Stop;
@@ -277,7 +286,7 @@ type Hosts = Rc<BTreeMap<(SetIndex, DriveIndex), DirectoryHost>>;
 
 async fn core_main(runtime: GlommioRuntime, shared: Arc<Shared>) {
     let core = runtime.core();
-    let (inlet, stop_inlet) = shared.inlets.lock().expect("no core panicked here")
+    let (inlet, stop_inlet, words_inlet) = shared.inlets.lock().expect("no core panicked here")
         [usize::from(core.0)]
     .take()
     .expect("each core starts once");
@@ -304,7 +313,14 @@ async fn core_main(runtime: GlommioRuntime, shared: Arc<Shared>) {
     let stopped = stopped.map(|_| ()).shared();
     let stopping = RefCell::new(Some(stopping));
     stop_inlet.attach(&runtime, move |Stop| drop(stopping.borrow_mut().take()));
-    let connections = match listen(&runtime, &shared.config, store, stopped.clone()) {
+    let gathering = Gathering::new(&runtime, shared.words.clone(), shared.config.cores);
+    let pages = Pages::new(&shared.config, gathering.clone());
+    let server = serve_s3(&runtime, &shared.config, store, pages);
+    gathering.attach(words_inlet, {
+        let server = server.clone();
+        move || server.counts()
+    });
+    let connections = match listen(&runtime, &shared.config, server, stopped.clone()) {
         Ok(connections) => connections,
         Err(error) => {
             tracing::error!(core = core.0, %error, "this core cannot listen");
@@ -379,20 +395,29 @@ fn keep_up(
     }
 }
 
+type CoreServer = s3::Server<CoreMailbox, GlommioRuntime>;
+
+fn serve_s3(
+    runtime: &GlommioRuntime,
+    config: &NodeConfig,
+    store: Store<CoreMailbox, GlommioRuntime>,
+    pages: Pages,
+) -> CoreServer {
+    let overview = Overview::watch(runtime, store.clone(), config.has_default_classes());
+    let (are_public, seen) = (config.public_metrics, overview.clone());
+    let page = Box::new(move |page| pages.clone().page(page, seen.clone()).boxed_local());
+    let metrics = s3::Metrics { are_public, page };
+    let health = move |question| overview.health(question);
+    s3::Server::new(store, runtime.clone(), config.settings.clone(), health, metrics)
+}
+
 /// Listens on this core. What is returned has one more owner for each open connection.
 fn listen(
     runtime: &GlommioRuntime,
     config: &NodeConfig,
-    store: Store<CoreMailbox, GlommioRuntime>,
+    server: CoreServer,
     stopped: impl Future<Output = ()> + Clone + 'static,
 ) -> std::io::Result<Rc<()>> {
-    let overview = Overview::watch(runtime, store.clone(), config.has_default_classes());
-    let metrics = {
-        let (overview, public) = (overview.clone(), config.public_metrics);
-        move || public.then(|| overview.metrics())
-    };
-    let health = move |question| overview.health(question);
-    let server = s3::Server::new(store, runtime.clone(), config.settings.clone(), health, metrics);
     let connections = Rc::new(());
     let certificates = config.certificates.as_ref();
     let acceptor = certificates.map(|found| Acceptor::watch(runtime, found)).transpose();
@@ -423,7 +448,7 @@ fn listen(
 }
 
 async fn answer(
-    server: &s3::Server<CoreMailbox, GlommioRuntime>,
+    server: &CoreServer,
     admission: Admission,
     stream: impl hyper::rt::Read + hyper::rt::Write + Unpin + 'static,
     peer: IpAddr,

@@ -3,7 +3,7 @@
 //! One way in: `connection` runs HTTP/1.1 on a stream; `service` takes each request through
 //! `target` (raw bytes to names), `auth` (who asks, and may they), `operation` (what is asked) to
 //! the operations in `bucket`, `object`, `read`, `copy`, `listing`, `multipart`, `uploads`,
-//! `tagging`, `deletion`, `bucket_policy`, `post` (forms) and `unset`. `body` is the only way to a request's bytes; it decodes and verifies.
+//! `tagging`, `deletion`, `bucket_policy`, `configuration`, `post` (forms) and `unset`. `body` is the only way to a request's bytes; it decodes and verifies.
 //! `error` is the only place where errors become S3 codes.
 //!
 //! Nothing here is `Send`: a [`Server`] is one core's.
@@ -16,8 +16,12 @@ mod bucket;
 mod bucket_policy;
 mod checksum;
 mod chunked;
+mod configuration;
+#[cfg(test)]
+mod conformance;
 mod connection;
 mod copy;
+mod cors;
 mod date;
 mod deletion;
 mod error;
@@ -26,6 +30,7 @@ mod form;
 mod fuzz;
 mod hosts;
 mod listing;
+mod monitoring;
 mod multipart;
 mod object;
 mod operation;
@@ -37,6 +42,7 @@ mod request;
 mod service;
 mod sigv4;
 mod tagging;
+mod tally;
 mod target;
 #[cfg(test)]
 mod testing;
@@ -51,16 +57,19 @@ use std::rc::Rc;
 
 use basalt_engine::seam::Runtime;
 use basalt_net::mailbox::Mailbox;
+use futures_util::future::LocalBoxFuture;
 
 use crate::object::Store;
 use crate::users::User;
 
 pub use auth::Credentials;
 pub use hosts::Domains;
+pub use monitoring::{Health, HealthAnswer, MetricsPage};
 pub use origins::Origins;
+pub use tally::{ApiCounts, BucketCounts, Counts, FIRST_BYTE_MS, Rejection};
 pub use watch::Patience;
 
-/// The first path segment of health questions; no bucket can have this name.
+/// The first path segment of what monitoring asks; no bucket can have this name.
 const HEALTH_BUCKET: &str = "minio";
 
 /// What an operator decides about the S3 endpoint.
@@ -82,27 +91,12 @@ pub struct Settings {
     pub origins: Origins,
 }
 
-/// What a health question asks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Health {
-    /// The process serves.
-    Live,
-    /// It can take requests.
-    Ready,
-    /// Every set can be written.
-    Cluster,
-    /// Every set can be written without this node.
-    ClusterWithoutNode,
-    /// Every set can be read.
-    ClusterRead,
-}
-
-/// The answer to a health question.
-#[derive(Clone, Debug, Default)]
-pub struct HealthAnswer {
-    pub is_good: bool,
-    /// What monitoring reads, by header.
-    pub headers: Vec<(&'static str, String)>,
+/// How metrics are told.
+pub struct Metrics {
+    /// To anybody; otherwise to a bearer of root's token.
+    pub are_public: bool,
+    /// Gathers one page, as Prometheus reads it.
+    pub page: Box<dyn Fn(MetricsPage) -> LocalBoxFuture<'static, String>>,
 }
 
 /// The S3 endpoint of one core. Clones share it.
@@ -121,7 +115,8 @@ struct Inner<M: Mailbox, R: Runtime> {
     domains: Domains,
     origins: Origins,
     health: Box<dyn Fn(Health) -> HealthAnswer>,
-    metrics: Box<dyn Fn() -> Option<String>>,
+    metrics: Metrics,
+    tally: Rc<tally::Tally>,
 }
 
 impl<M: Mailbox, R: Runtime> Clone for Server<M, R> {
@@ -131,13 +126,13 @@ impl<M: Mailbox, R: Runtime> Clone for Server<M, R> {
 }
 
 impl<M: Mailbox, R: Runtime> Server<M, R> {
-    /// `health` answers health questions; `metrics` gives the metrics text where it is public.
+    /// `health` answers health questions.
     pub fn new(
         store: Store<M, R>,
         runtime: R,
         settings: Settings,
         health: impl Fn(Health) -> HealthAnswer + 'static,
-        metrics: impl Fn() -> Option<String> + 'static,
+        metrics: Metrics,
     ) -> Self {
         let inner = Inner {
             store,
@@ -150,9 +145,15 @@ impl<M: Mailbox, R: Runtime> Server<M, R> {
             domains: settings.domains,
             origins: settings.origins,
             health: Box::new(health),
-            metrics: Box::new(metrics),
+            metrics,
+            tally: Rc::default(),
         };
         Self { inner: Rc::new(inner) }
+    }
+
+    /// What this core counted so far.
+    pub fn counts(&self) -> Counts {
+        self.inner.tally.counts()
     }
 
     fn store(&self) -> &Store<M, R> {

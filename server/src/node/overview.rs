@@ -1,8 +1,6 @@
-//! What a core knows of the state of all sets, refreshed every second: the answers to health questions
-//! and the metrics.
+//! What a core knows of the state of all sets, refreshed every second, and the answers to health questions.
 
 use std::cell::RefCell;
-use std::fmt::Write;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -24,11 +22,13 @@ pub(super) struct Overview {
     default_classes: bool,
 }
 
-struct SetState {
-    set: SetIndex,
-    quorums: Quorums,
-    voting: usize,
-    drives: Vec<(DriveIndex, DriveStatus)>,
+pub(super) struct SetState {
+    pub(super) set: SetIndex,
+    pub(super) quorums: Quorums,
+    /// Those of the drives that vote.
+    pub(super) voting: usize,
+    /// That answered.
+    pub(super) drives: Vec<(DriveIndex, DriveStatus)>,
 }
 
 impl Overview {
@@ -80,7 +80,7 @@ impl Overview {
                 headers.push(("x-minio-read-quorum", most(|set| set.quorums.read)));
             }
         }
-        let healing: usize = sets.iter().map(|set| set.drives.len() - set.voting).sum();
+        let healing: usize = sets.iter().map(SetState::healing).sum();
         if healing > 0 && question != Health::Live {
             headers.push(("x-minio-healing-drives", healing.to_string()));
         }
@@ -92,59 +92,32 @@ impl Overview {
         match question {
             Health::Live => true,
             Health::Ready => !sets.is_empty(),
-            Health::Cluster => {
-                !sets.is_empty()
-                    && sets.iter().all(|set| {
-                        set.voting >= set.quorums.read && set.drives.len() >= set.quorums.accept
-                    })
-            }
+            Health::Cluster => !sets.is_empty() && sets.iter().all(SetState::can_write),
             // All drives are this node's.
             Health::ClusterWithoutNode => false,
-            Health::ClusterRead => {
-                !sets.is_empty() && sets.iter().all(|set| set.voting >= set.quorums.read)
-            }
+            Health::ClusterRead => !sets.is_empty() && sets.iter().all(SetState::can_read),
         }
     }
 
-    /// Prometheus text.
-    pub(super) fn metrics(&self) -> String {
-        let sets = self.sets.borrow();
-        let mut text = String::new();
-        let each = || sets.iter().flat_map(|set| set.drives.iter().map(move |drive| (set, drive)));
-        let mut gauge = |name: &str, help: &str, value: &dyn Fn(&DriveStatus) -> u64| {
-            // Writing to a string cannot fail.
-            let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} gauge");
-            for (set, (position, drive)) in each() {
-                let (set, position, value) = (set.set.0, position.0, value(drive));
-                let _ = writeln!(text, "{name}{{set=\"{set}\",drive=\"{position}\"}} {value}");
-            }
-        };
-        gauge("basalt_unsettled_records", "Keys that are not settled on the drive.", &|drive| {
-            drive.unsettled
-        });
-        gauge("basalt_drive_capacity_bytes", "Bytes the drive can hold.", &|drive| {
-            drive.capacity_bytes
-        });
-        gauge("basalt_drive_free_bytes", "Bytes free for new objects.", &|drive| drive.free_bytes);
-        gauge("basalt_drive_keys", "Keys in the drive's index.", &|drive| drive.keys);
-        gauge("basalt_drive_journal_used_bytes", "Journal not yet freed.", &|drive| {
-            drive.journal_used_bytes
-        });
-        let online: usize = sets.iter().map(|set| set.drives.len()).sum();
-        let total: usize = sets.iter().map(|set| set.quorums.drives).sum();
-        for (name, value) in [
-            ("minio_cluster_drive_online_total", online),
-            ("minio_cluster_drive_offline_total", total - online),
-            ("minio_cluster_drive_total", total),
-            ("minio_cluster_health_status", usize::from(self.is_good(Health::Cluster))),
-        ] {
-            let _ = writeln!(text, "# TYPE {name} gauge\n{name} {value}");
-        }
-        text
+    /// Shows the sets, as they were when last asked.
+    pub(super) fn look<T>(&self, look: impl FnOnce(&[SetState]) -> T) -> T {
+        look(&self.sets.borrow())
     }
 }
 
 impl SetState {
+    pub(super) fn can_read(&self) -> bool {
+        self.voting >= self.quorums.read
+    }
+
+    pub(super) fn can_write(&self) -> bool {
+        self.can_read() && self.drives.len() >= self.quorums.accept
+    }
+
+    pub(super) fn healing(&self) -> usize {
+        self.drives.len() - self.voting
+    }
+
     async fn ask<M: Mailbox, R: Runtime>(store: &Store<M, R>, set: SetIndex) -> Self {
         let map = store.map(set);
         let drives = map.drive_count() as u8;

@@ -13,6 +13,7 @@ use http::header::{CONTENT_TYPE, HeaderName};
 use http::{HeaderValue, Response, StatusCode};
 use http_body::{Frame, SizeHint};
 
+use super::tally::Flight;
 use super::watch::Watch;
 use crate::object::ObjectBody;
 use crate::object::{self};
@@ -23,6 +24,7 @@ pub(super) type Answer<M, R> = Response<AnswerBody<ObjectBody<M, R>, R>>;
 pub(super) struct AnswerBody<S, R: Runtime> {
     content: Content<S>,
     watch: Option<Rc<Watch<R>>>,
+    flight: Option<Flight>,
 }
 
 enum Content<S> {
@@ -54,7 +56,7 @@ impl<S: object::Body + 'static, R: Runtime> AnswerBody<S, R> {
 
     pub(super) fn whole(bytes: Bytes) -> Self {
         let bytes = (!bytes.is_empty()).then_some(bytes);
-        Self { content: Content::Whole(bytes), watch: None }
+        Self { content: Content::Whole(bytes), watch: None, flight: None }
     }
 
     /// `length` bytes of `source`. The first of them are read before this returns, so that a body
@@ -65,12 +67,18 @@ impl<S: object::Body + 'static, R: Runtime> AnswerBody<S, R> {
             return Ok(Self::whole(first));
         }
         let next = Box::pin(std::future::ready((source, Ok(Some(first)))));
-        Ok(Self { content: Content::Streamed { next, remaining: length }, watch: None })
+        let content = Content::Streamed { next, remaining: length };
+        Ok(Self { content, watch: None, flight: None })
     }
 
     /// The request ends, for `watch`, when this body is dropped.
     pub(super) fn ends_request_of(&mut self, watch: Rc<Watch<R>>) {
         self.watch = Some(watch);
+    }
+
+    /// The request is counted when this body is dropped.
+    pub(super) fn ends(&mut self, flight: Flight) {
+        self.flight = Some(flight);
     }
 }
 
@@ -78,6 +86,10 @@ impl<S, R: Runtime> Drop for AnswerBody<S, R> {
     fn drop(&mut self) {
         if let Some(watch) = &self.watch {
             watch.request_ends();
+        }
+        let has_ended = matches!(self.content, Content::Whole(None) | Content::Ended);
+        if let (Some(flight), false) = (&self.flight, has_ended) {
+            flight.is_cut_off();
         }
     }
 }
@@ -90,8 +102,30 @@ impl<S: object::Body + 'static, R: Runtime> http_body::Body for AnswerBody<S, R>
         mut self: Pin<&mut Self>,
         task: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        let frame = ready!(self.poll_content(task));
+        if let (Some(flight), Some(Ok(bytes))) = (&self.flight, &frame) {
+            flight.sent(bytes.len());
+        }
+        Poll::Ready(frame.map(|bytes| bytes.map(Frame::data)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(self.content, Content::Whole(None) | Content::Ended)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(match &self.content {
+            Content::Whole(bytes) => bytes.as_ref().map_or(0, |bytes| bytes.len() as u64),
+            Content::Streamed { remaining, .. } => *remaining,
+            Content::Ended => 0,
+        })
+    }
+}
+
+impl<S: object::Body + 'static, R: Runtime> AnswerBody<S, R> {
+    fn poll_content(&mut self, task: &mut Context<'_>) -> Poll<Option<Result<Bytes, Broken>>> {
         let (next, remaining) = match &mut self.content {
-            Content::Whole(bytes) => return Poll::Ready(bytes.take().map(Frame::data).map(Ok)),
+            Content::Whole(bytes) => return Poll::Ready(bytes.take().map(Ok)),
             Content::Ended => return Poll::Ready(None),
             Content::Streamed { next, remaining } => (next, remaining),
         };
@@ -107,7 +141,7 @@ impl<S: object::Body + 'static, R: Runtime> http_body::Body for AnswerBody<S, R>
         match outcome {
             Ok((bytes, 0)) => {
                 self.content = Content::Ended;
-                Poll::Ready(Some(Ok(Frame::data(bytes))))
+                Poll::Ready(Some(Ok(bytes)))
             }
             Ok((bytes, left)) => {
                 *remaining = left;
@@ -115,7 +149,7 @@ impl<S: object::Body + 'static, R: Runtime> http_body::Body for AnswerBody<S, R>
                     let outcome = source.next().await;
                     (source, outcome)
                 });
-                Poll::Ready(Some(Ok(Frame::data(bytes))))
+                Poll::Ready(Some(Ok(bytes)))
             }
             Err(broken) => {
                 tracing::error!(%broken, "an answer was cut off");
@@ -123,18 +157,6 @@ impl<S: object::Body + 'static, R: Runtime> http_body::Body for AnswerBody<S, R>
                 Poll::Ready(Some(Err(broken)))
             }
         }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        matches!(self.content, Content::Whole(None) | Content::Ended)
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(match &self.content {
-            Content::Whole(bytes) => bytes.as_ref().map_or(0, |bytes| bytes.len() as u64),
-            Content::Streamed { remaining, .. } => *remaining,
-            Content::Ended => 0,
-        })
     }
 }
 

@@ -3,6 +3,7 @@
 //! A request is of exactly one [`Kind`]. Here its signature is verified; [`decision`] asks the
 //! policies. What runs an operation takes an [`Authorized`], which nothing else can make.
 
+mod bearer;
 mod claim;
 mod decision;
 mod facts;

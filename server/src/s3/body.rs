@@ -17,6 +17,7 @@ use super::auth::{Payload, parse_decimal};
 use super::checksum::{self, Hasher};
 use super::chunked::Decoder;
 use super::error::{Code, Failure};
+use super::request::Request;
 use super::watch::Watch;
 use super::xml::DOCUMENT_BYTES_MAX;
 use crate::object::error::SourceError;
@@ -122,6 +123,17 @@ impl Expected {
     pub(super) fn is_checked(&self) -> bool {
         self.content_md5.is_some() || self.stated_algorithm().is_some()
     }
+}
+
+/// The document that is the body of a request, verified.
+pub(super) async fn document<B: Body<Data = Bytes> + Unpin, R: Runtime>(
+    request: &Request,
+    payload: impl Into<Payload>,
+    body: &mut B,
+    watch: &Watch<R>,
+) -> Result<Bytes, Failure> {
+    let expected = Expected::new(payload, &request.headers, Checksums::Body)?;
+    RequestBody::new(body, watch, expected).document().await
 }
 
 /// The checksum that a trailer will carry.

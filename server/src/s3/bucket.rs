@@ -10,7 +10,8 @@ use http_body::Body;
 use super::Server;
 use super::answer::{self, Answer};
 use super::auth::{Admitted, Asker, Authorized, Need, parse_decimal};
-use super::body::{Checksums, Expected, RequestBody};
+use super::body::document;
+use super::configuration::{Configuration, Ownership};
 use super::date;
 use super::error::{Code, Failure};
 use super::request::{OWNER_ID, OWNER_NAME, Request};
@@ -88,16 +89,30 @@ impl<M: Mailbox, R: Runtime> Server<M, R> {
         if wants_lock.is_some_and(|value| value.eq_ignore_ascii_case("true")) {
             return Err(Failure::not_implemented("A bucket with object lock"));
         }
-        let expected = Expected::new(payload, &request.headers, Checksums::Body)?;
-        let document = RequestBody::new(body, watch, expected).document().await?;
-        let location = location(&document)?;
+        let ownership = request.header("x-amz-object-ownership").map(|name| {
+            Ownership::of_name(name).ok_or_else(|| {
+                let text = "x-amz-object-ownership is none of S3's.";
+                Failure::new(Code::InvalidArgument, text)
+            })
+        });
+        let ownership = ownership.transpose()?;
+        let location = location(&document(request, payload, body, watch).await?)?;
         let name = request.bucket();
         if let Some(location) = &location {
             asker.set_location(location);
         }
         self.check(&asker, &Need::of_bucket(Action::CreateBucket, name)).await?;
+        if ownership.is_some() {
+            let need = Need::of_bucket(Action::PutBucketOwnershipControls, name);
+            self.check(&asker, &need).await?;
+        }
         self.check_location(location.as_deref())?;
         self.store().create_bucket(name).await?;
+        // Cut off in between, the bucket is there without: nobody was told that it has them.
+        if let Some(ownership) = ownership {
+            let (setting, kept) = (Configuration::Ownership.setting(), ownership.document());
+            self.store().set_bucket_setting(name, setting, Some(Bytes::from(kept))).await?;
+        }
         let mut answer = answer::empty(StatusCode::OK);
         answer::set(&mut answer, LOCATION, &format!("/{name}"));
         Ok(answer)

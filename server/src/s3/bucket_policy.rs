@@ -10,7 +10,7 @@ use http_body::Body;
 use super::Server;
 use super::answer::{self, Answer};
 use super::auth::Authorized;
-use super::body::{Checksums, Expected, RequestBody};
+use super::body::document;
 use super::error::{Code, Failure};
 use super::request::Request;
 use super::watch::Watch;
@@ -41,18 +41,21 @@ impl<M: Mailbox, R: Runtime> Server<M, R> {
         body: &mut B,
         watch: &Watch<R>,
     ) -> Result<Answer<M, R>, Failure> {
-        let expected = Expected::new(authorized, &request.headers, Checksums::Body)?;
-        if expected.length().is_ok_and(|length| length > POLICY_BYTES_MAX as u64) {
+        let bucket = request.bucket();
+        let text = document(request, authorized, body, watch).await?;
+        if text.len() > POLICY_BYTES_MAX {
             let text = format!("A policy has up to {POLICY_BYTES_MAX} bytes.");
             return Err(Failure::new(Code::EntityTooLarge, text));
         }
-        let text = RequestBody::new(body, watch, expected).document().await?;
-        self.store().bucket(request.bucket()).await?;
-        Policy::parse(&text, Home::Bucket(request.bucket())).map_err(|reason| {
+        self.store().bucket(bucket).await?;
+        let policy = Policy::parse(&text, Home::Bucket(bucket)).map_err(|reason| {
             Failure::new(Code::MalformedPolicy, format!("The policy is not valid: {reason}."))
         })?;
-        let kept = Bytes::copy_from_slice(&text);
-        self.store().set_bucket_setting(request.bucket(), POLICY, Some(kept)).await?;
+        if policy.is_public() && self.public_access(bucket).await?.blocks_policy {
+            let text = "The bucket's public access block lets nobody set a public policy.";
+            return Err(Failure::new(Code::AccessDenied, text));
+        }
+        self.store().set_bucket_setting(bucket, POLICY, Some(text)).await?;
         Ok(answer::empty(StatusCode::NO_CONTENT))
     }
 

@@ -18,6 +18,7 @@ use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper::server::conn::http1;
 use hyper::service::{HttpService, service_fn};
 
+use super::tally::Tally;
 use super::watch::{Verdict, Watch};
 use super::{Patience, Server};
 
@@ -41,7 +42,8 @@ impl<M: Mailbox, R: Runtime> Server<M, R> {
             let watch = &watch;
             async move { Ok::<_, Infallible>(self.respond(request, peer, watch).await) }
         });
-        serve(stream, &self.inner.runtime, &watch, service, stop).await;
+        let seen = Seen { watch: Rc::clone(&watch), tally: Rc::clone(&self.inner.tally) };
+        serve(stream, &self.inner.runtime, seen, service, stop).await;
     }
 }
 
@@ -58,14 +60,15 @@ impl<M: Mailbox, R: Runtime> Server<M, R> {
             answer.body_mut().ends_request_of(Rc::clone(&watch));
             async move { Ok::<_, Infallible>(answer) }
         });
-        serve(stream, &self.inner.runtime, &watch, service, stop).await;
+        let seen = Seen { watch: Rc::clone(&watch), tally: Rc::clone(&self.inner.tally) };
+        serve(stream, &self.inner.runtime, seen, service, stop).await;
     }
 }
 
 async fn serve<S, R, F, B>(
     stream: S,
     runtime: &R,
-    watch: &Rc<Watch<R>>,
+    seen: Seen<R>,
     service: F,
     stop: impl Future<Output = ()>,
 ) where
@@ -75,7 +78,8 @@ async fn serve<S, R, F, B>(
     B: Body + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let stream = Watched { stream, watch: Rc::clone(watch) };
+    let watch = Rc::clone(&seen.watch);
+    let stream = Watched { stream, seen };
     let mut connection = pin!(
         http1::Builder::new()
             .max_buf_size(BUFFER_BYTES_MAX)
@@ -122,10 +126,15 @@ enum Event {
     Timer,
 }
 
-/// A stream that tells the watch about its progress.
+/// Who sees the progress of a stream.
+struct Seen<R> {
+    watch: Rc<Watch<R>>,
+    tally: Rc<Tally>,
+}
+
 struct Watched<S, R> {
     stream: S,
-    watch: Rc<Watch<R>>,
+    seen: Seen<R>,
 }
 
 impl<S: Read + Unpin, R: Runtime> Read for Watched<S, R> {
@@ -136,7 +145,7 @@ impl<S: Read + Unpin, R: Runtime> Read for Watched<S, R> {
     ) -> Poll<io::Result<()>> {
         let read = Pin::new(&mut self.stream).poll_read(task, buffer);
         if read.is_ready() {
-            self.watch.read_progress();
+            self.seen.watch.read_progress();
         }
         read
     }
@@ -145,10 +154,17 @@ impl<S: Read + Unpin, R: Runtime> Read for Watched<S, R> {
 impl<S: Write + Unpin, R: Runtime> Watched<S, R> {
     fn note<T>(&self, progress: Poll<T>) -> Poll<T> {
         match progress {
-            Poll::Ready(_) => self.watch.write_progress(),
-            Poll::Pending => self.watch.write_waits(),
+            Poll::Ready(_) => self.seen.watch.write_progress(),
+            Poll::Pending => self.seen.watch.write_waits(),
         }
         progress
+    }
+
+    fn note_written(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(Ok(bytes)) = &written {
+            self.seen.tally.sent(*bytes);
+        }
+        self.note(written)
     }
 }
 
@@ -159,7 +175,7 @@ impl<S: Write + Unpin, R: Runtime> Write for Watched<S, R> {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(task, bytes);
-        self.note(written)
+        self.note_written(written)
     }
 
     fn poll_write_vectored(
@@ -168,7 +184,7 @@ impl<S: Write + Unpin, R: Runtime> Write for Watched<S, R> {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write_vectored(task, slices);
-        self.note(written)
+        self.note_written(written)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -62,6 +62,9 @@ macro_rules! codes {
         pub(super) enum Code { $($code,)* }
 
         impl Code {
+            #[cfg(test)]
+            pub(super) const ALL: &[Self] = &[$(Self::$code,)*];
+
             pub(super) fn name(self) -> &'static str {
                 match self { $(Self::$code => $name,)* }
             }
@@ -74,6 +77,7 @@ macro_rules! codes {
 }
 
 codes! {
+    AccessControlListNotSupported = 400 "AccessControlListNotSupported",
     AccessDenied = 403 "AccessDenied",
     AccessForbidden = 403 "AccessForbidden",
     AuthorizationHeaderMalformed = 400 "AuthorizationHeaderMalformed",

@@ -13,7 +13,7 @@ use super::operation::Operation;
 use super::post_policy::PostPolicy;
 use super::target::{Target, encode_into};
 use super::testing::{ACCESS, NOW_MS, SECRET, TestRequest, sha256_hex, users};
-use super::{Credentials, attributes, form, tagging, xml};
+use super::{Credentials, attributes, cors, form, tagging, xml};
 use crate::fuzz::run;
 
 const TARGETS: &[&[u8]] = &[
@@ -247,7 +247,7 @@ fn chunks() {
     assert!(passed > 100, "the original passes: {passed}");
 }
 
-/// Nothing panics, depth is bounded, and tags that were read can be written and read again.
+/// Nothing panics, depth is bounded, and tags and CORS rules that were read can be written and read again.
 #[test]
 fn documents() {
     let seeds: &[&[u8]] = &[
@@ -259,6 +259,10 @@ fn documents() {
           </CompleteMultipartUpload>",
         b"<CreateBucketConfiguration><LocationConstraint>eu</LocationConstraint>\
           </CreateBucketConfiguration>",
+        b"<CORSConfiguration><CORSRule><ID>a</ID><AllowedOrigin>http://*.a</AllowedOrigin>\
+          <AllowedMethod>GET</AllowedMethod><AllowedHeader>x-*</AllowedHeader>\
+          <ExposeHeader>ETag</ExposeHeader><MaxAgeSeconds>60</MaxAgeSeconds></CORSRule>\
+          </CORSConfiguration>",
     ];
     let words = [
         "<",
@@ -291,6 +295,11 @@ fn documents() {
             let written = tagging::document(&tags);
             let again = tagging::parse(written.as_bytes()).expect("it was written so");
             assert_eq!(again, tags, "{written}");
+        }
+        if let Ok(rules) = cors::Rules::parse(&text) {
+            let written = rules.document();
+            let again = cors::Rules::parse(written.as_bytes()).expect("it was written so");
+            assert_eq!(again, rules, "{written}");
         }
     });
 }

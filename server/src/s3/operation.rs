@@ -3,6 +3,7 @@
 
 use http::{HeaderMap, Method};
 
+use super::configuration::Configuration;
 use super::error::{Code, Failure};
 use super::target::{Parameter, Query, Target};
 use super::versioning::parse_name;
@@ -43,6 +44,9 @@ pub(super) enum Operation {
     PutBucketPolicy,
     DeleteBucketPolicy,
     GetBucketPolicyStatus,
+    GetConfiguration(Configuration),
+    PutConfiguration(Configuration),
+    DeleteConfiguration(Configuration),
     /// The only ACL is the private one: setting that changes nothing.
     PutAcl,
     /// A question whose answer is always that nothing is set.
@@ -56,7 +60,6 @@ pub(super) enum Operation {
 pub(super) enum Unset {
     Accelerate,
     Acl,
-    Cors,
     Encryption,
     /// Legal hold and retention of an object.
     Lock,
@@ -64,11 +67,27 @@ pub(super) enum Unset {
     Logging,
     Notification,
     ObjectLock,
-    Ownership,
-    PublicAccess,
     Replication,
     RequestPayment,
     Website,
+}
+
+impl Unset {
+    fn metric(self) -> &'static str {
+        match self {
+            Self::Accelerate => "getbucketaccelerate",
+            Self::Acl => "getacl",
+            Self::Encryption => "getbucketencryption",
+            Self::Lock => "getobjectretention",
+            Self::Lifecycle => "getbucketlifecycle",
+            Self::Logging => "getbucketlogging",
+            Self::Notification => "getbucketnotification",
+            Self::ObjectLock => "getbucketobjectlockconfiguration",
+            Self::Replication => "getbucketreplicationconfiguration",
+            Self::RequestPayment => "getbucketrequestpayment",
+            Self::Website => "getbucketwebsite",
+        }
+    }
 }
 
 /// Subresources: parameters that make a request ask for something else.
@@ -125,7 +144,62 @@ const HEADERS_NOT_IMPLEMENTED: [&str; 8] = [
 /// Makes a PUT a copy.
 const COPY_SOURCE: &str = "x-amz-copy-source";
 
+/// What metrics call an upload by a form, which is told by its fields.
+pub(super) const FORM: &str = "postpolicybucket";
+
 impl Operation {
+    /// What MinIO's metrics, and so its dashboards, call it.
+    pub(super) fn metric(self) -> &'static str {
+        match self {
+            Self::ListBuckets => "listbuckets",
+            Self::CreateBucket => "putbucket",
+            Self::HeadBucket => "headbucket",
+            Self::DeleteBucket => "deletebucket",
+            Self::GetBucketLocation => "getbucketlocation",
+            Self::ListObjects => "listobjectsv1",
+            Self::ListObjectsV2 => "listobjectsv2",
+            Self::ListObjectVersions => "listobjectversions",
+            Self::DeleteObjects => "deletemultipleobjects",
+            Self::GetObject => "getobject",
+            Self::HeadObject => "headobject",
+            Self::GetObjectAttributes => "getobjectattributes",
+            Self::PutObject => "putobject",
+            Self::CopyObject => "copyobject",
+            Self::DeleteObject => "deleteobject",
+            Self::CreateUpload => "newmultipartupload",
+            Self::PutPart => "putobjectpart",
+            Self::CopyPart => "copyobjectpart",
+            Self::CompleteUpload => "completemultipartupload",
+            Self::AbortUpload => "abortmultipartupload",
+            Self::ListUploads => "listmultipartuploads",
+            Self::ListParts => "listobjectparts",
+            Self::GetObjectTags => "getobjecttagging",
+            Self::PutObjectTags => "putobjecttagging",
+            Self::DeleteObjectTags => "deleteobjecttagging",
+            Self::GetBucketTags => "getbuckettagging",
+            Self::PutBucketTags => "putbuckettagging",
+            Self::DeleteBucketTags => "deletebuckettagging",
+            Self::GetBucketVersioning => "getbucketversioning",
+            Self::PutBucketVersioning => "putbucketversioning",
+            Self::GetBucketPolicy => "getbucketpolicy",
+            Self::PutBucketPolicy => "putbucketpolicy",
+            Self::DeleteBucketPolicy => "deletebucketpolicy",
+            Self::GetBucketPolicyStatus => "getbucketpolicystatus",
+            Self::GetConfiguration(Configuration::Cors) => "getbucketcors",
+            Self::PutConfiguration(Configuration::Cors) => "putbucketcors",
+            Self::DeleteConfiguration(Configuration::Cors) => "deletebucketcors",
+            Self::GetConfiguration(Configuration::Ownership) => "getbucketownershipcontrols",
+            Self::PutConfiguration(Configuration::Ownership) => "putbucketownershipcontrols",
+            Self::DeleteConfiguration(Configuration::Ownership) => "deletebucketownershipcontrols",
+            Self::GetConfiguration(Configuration::PublicAccess) => "getpublicaccessblock",
+            Self::PutConfiguration(Configuration::PublicAccess) => "putpublicaccessblock",
+            Self::DeleteConfiguration(Configuration::PublicAccess) => "deletepublicaccessblock",
+            Self::PutAcl => "putacl",
+            Self::Unset(unset) => unset.metric(),
+            Self::DeleteUnset(_) => "deletebucketconfiguration",
+        }
+    }
+
     pub(super) fn of(
         method: &Method,
         target: &Target,
@@ -250,7 +324,13 @@ fn of_bucket(method: &Method, subresource: Option<&str>, query: &Query) -> Optio
         (&Method::DELETE, Some("policy")) => Some(Operation::DeleteBucketPolicy),
         (&Method::GET, Some("policyStatus")) => Some(Operation::GetBucketPolicyStatus),
         (&Method::PUT, Some("acl")) => Some(Operation::PutAcl),
-        (&Method::GET, Some(name)) => unset(name).map(Operation::Unset),
+        (&Method::GET, Some(name)) => configuration(name)
+            .map(Operation::GetConfiguration)
+            .or_else(|| unset(name).map(Operation::Unset)),
+        (&Method::PUT, Some(name)) => configuration(name).map(Operation::PutConfiguration),
+        (&Method::DELETE, Some(name)) if configuration(name).is_some() => {
+            configuration(name).map(Operation::DeleteConfiguration)
+        }
         (&Method::DELETE, Some(name)) if can_be_removed(name) => {
             unset(name).map(Operation::DeleteUnset)
         }
@@ -290,18 +370,24 @@ fn of_object(
     }
 }
 
+fn configuration(subresource: &str) -> Option<Configuration> {
+    match subresource {
+        "cors" => Some(Configuration::Cors),
+        "ownershipControls" => Some(Configuration::Ownership),
+        "publicAccessBlock" => Some(Configuration::PublicAccess),
+        _ => None,
+    }
+}
+
 fn unset(subresource: &str) -> Option<Unset> {
     Some(match subresource {
         "accelerate" => Unset::Accelerate,
         "acl" => Unset::Acl,
-        "cors" => Unset::Cors,
         "encryption" => Unset::Encryption,
         "lifecycle" => Unset::Lifecycle,
         "logging" => Unset::Logging,
         "notification" => Unset::Notification,
         "object-lock" => Unset::ObjectLock,
-        "ownershipControls" => Unset::Ownership,
-        "publicAccessBlock" => Unset::PublicAccess,
         "replication" => Unset::Replication,
         "requestPayment" => Unset::RequestPayment,
         "website" => Unset::Website,
@@ -311,16 +397,7 @@ fn unset(subresource: &str) -> Option<Unset> {
 
 /// Configuration of a bucket whose removal succeeds where there is none.
 fn can_be_removed(subresource: &str) -> bool {
-    matches!(
-        subresource,
-        "cors"
-            | "encryption"
-            | "lifecycle"
-            | "ownershipControls"
-            | "publicAccessBlock"
-            | "replication"
-            | "website"
-    )
+    matches!(subresource, "encryption" | "lifecycle" | "replication" | "website")
 }
 
 #[cfg(test)]
@@ -356,6 +433,9 @@ mod tests {
             ("DELETE", "/b?policy", O::DeleteBucketPolicy),
             ("PUT", "/b?acl", O::PutAcl),
             ("PUT", "/b/k?acl", O::PutAcl),
+            ("GET", "/b?cors", O::GetConfiguration(Configuration::Cors)),
+            ("PUT", "/b?publicAccessBlock", O::PutConfiguration(Configuration::PublicAccess)),
+            ("DELETE", "/b?ownershipControls", O::DeleteConfiguration(Configuration::Ownership)),
             ("PUT", "/b/k?retention", O::Unset(Unset::Lock)),
             ("DELETE", "/b?lifecycle", O::DeleteUnset(Unset::Lifecycle)),
             ("PUT", "/b/k?x-id=PutObject", O::PutObject),
@@ -383,7 +463,6 @@ mod tests {
     #[test]
     fn what_is_not_there_is_never_taken_for_something_else() {
         for (method, raw) in [
-            ("PUT", "/b?cors"),
             ("DELETE", "/b?analytics"),
             ("PUT", "/b?lifecycle"),
             ("PUT", "/b?object-lock"),

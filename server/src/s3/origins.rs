@@ -1,5 +1,6 @@
-//! Browsers on pages of other origins: which may ask, and what they are told. No answer depends on
-//! cookies, so an origin that is let in learns nothing that a signature does not give it.
+//! Browsers on pages of other origins: which may ask, and what they are told. A bucket's own rules
+//! (`cors`) count where it has some, else those that the operator set for the server. No answer
+//! depends on cookies, so an origin that is let in learns nothing that a signature does not give it.
 
 use basalt_engine::seam::Runtime;
 use basalt_net::mailbox::Mailbox;
@@ -8,12 +9,17 @@ use http::header::{
     ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE,
     ACCESS_CONTROL_REQUEST_HEADERS, ACCESS_CONTROL_REQUEST_METHOD, ORIGIN, VARY,
 };
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, Method, StatusCode, Uri};
 
 use super::answer::{self, Answer};
+use super::configuration::Configuration;
+use super::cors::{METHODS, Rules, Wish, fits};
 use super::error::{Code, Failure};
+use super::request::check_bucket_name;
+use super::target::Target;
+use super::{Domains, Server};
+use crate::object::Error;
 
-const METHODS: [&str; 5] = ["GET", "HEAD", "PUT", "POST", "DELETE"];
 /// How long a browser may remember what it was told, in seconds.
 const MAX_AGE: &str = "600";
 
@@ -35,52 +41,120 @@ impl Origins {
     }
 
     fn allow(&self, origin: &str) -> bool {
-        self.0.iter().any(|pattern| match pattern.split_once('*') {
-            None => pattern == origin,
-            Some((start, end)) => {
-                origin.len() >= start.len() + end.len()
-                    && origin.starts_with(start)
-                    && origin.ends_with(end)
-            }
-        })
-    }
-
-    /// The origin of a request, where it has one and that one may ask.
-    pub(super) fn allowed(&self, headers: &HeaderMap) -> Option<String> {
-        let origin = headers.get(ORIGIN)?.to_str().ok()?;
-        self.allow(origin).then(|| origin.to_owned())
-    }
-
-    /// A browser's question before a request; it is not signed.
-    pub(super) fn preflight<M: Mailbox, R: Runtime>(
-        &self,
-        headers: &HeaderMap,
-    ) -> Result<Answer<M, R>, Failure> {
-        let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
-        let (Some(_), Some(method)) = (text(ORIGIN), text(ACCESS_CONTROL_REQUEST_METHOD)) else {
-            let text = "A preflight request needs Origin and Access-Control-Request-Method.";
-            return Err(Failure::new(Code::BadRequest, text));
-        };
-        if self.allowed(headers).is_none() || !METHODS.contains(&method) {
-            let text = "This origin may not ask for that method.";
-            return Err(Failure::new(Code::AccessForbidden, text));
-        }
-        let mut answer = answer::empty(StatusCode::OK);
-        answer::set(&mut answer, ACCESS_CONTROL_ALLOW_METHODS, method);
-        if let Some(names) = text(ACCESS_CONTROL_REQUEST_HEADERS) {
-            answer::set(&mut answer, ACCESS_CONTROL_ALLOW_HEADERS, names);
-        }
-        answer::set(&mut answer, ACCESS_CONTROL_MAX_AGE, MAX_AGE);
-        Ok(answer)
+        self.0.iter().any(|pattern| fits(pattern, origin))
     }
 }
 
-/// Lets a page of `origin` read the answer, with all of its headers.
-pub(super) fn open_to<M: Mailbox, R: Runtime>(answer: &mut Answer<M, R>, origin: &str) {
+/// A page of another origin that asks.
+pub(super) struct Page {
+    origin: String,
+    /// Of a preflight the one that it is about, where it names one.
+    method: Option<String>,
+    is_preflight: bool,
+    /// The headers that a preflight asks for.
+    headers: Option<String>,
+    bucket: Option<String>,
+}
+
+impl Page {
+    /// `None` where the request is of no page, or of one of the server's own origin.
+    pub(super) fn of(
+        method: &Method,
+        uri: &Uri,
+        headers: &HeaderMap,
+        domains: &Domains,
+    ) -> Option<Self> {
+        let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+        let origin = text(ORIGIN)?.to_owned();
+        let is_preflight = *method == Method::OPTIONS;
+        let (method, names) = match is_preflight {
+            true => (text(ACCESS_CONTROL_REQUEST_METHOD), text(ACCESS_CONTROL_REQUEST_HEADERS)),
+            false => (Some(method.as_str()), None),
+        };
+        let target = match domains.bucket(headers) {
+            Some(bucket) => Target::hosted(bucket, uri.path(), None),
+            None => Target::parse(uri.path(), None),
+        };
+        // What names no bucket goes by the server's rules; it fails for its own reasons.
+        let bucket = target.ok().and_then(|target| target.bucket);
+        let bucket = bucket.filter(|name| check_bucket_name(name).is_ok());
+        let (method, headers) = (method.map(str::to_owned), names.map(str::to_owned));
+        Some(Self { origin, method, is_preflight, headers, bucket })
+    }
+
+    fn wish(&self) -> Option<Wish<'_>> {
+        let method = self.method.as_deref()?;
+        Some(Wish { origin: &self.origin, method, headers: self.headers.as_deref() })
+    }
+}
+
+impl<M: Mailbox, R: Runtime> Server<M, R> {
+    /// A browser's question before a request; it is not signed.
+    pub(super) async fn preflight(&self, page: Option<&Page>) -> Result<Answer<M, R>, Failure> {
+        let Some((page, wish)) = page.and_then(|page| Some((page, page.wish()?))) else {
+            let text = "A preflight request needs Origin and Access-Control-Request-Method.";
+            return Err(Failure::new(Code::BadRequest, text));
+        };
+        let is_allowed = match self.rules(page).await? {
+            Some(rules) => rules.find(wish).is_some(),
+            None => self.inner.origins.allow(wish.origin) && METHODS.contains(&wish.method),
+        };
+        if !is_allowed {
+            let text = "This origin may not ask for that method with those headers.";
+            return Err(Failure::new(Code::AccessForbidden, text));
+        }
+        // What the page may do is told by `open_to_page`, as for every answer.
+        Ok(answer::empty(StatusCode::OK))
+    }
+
+    /// Lets a page read the answer, where the rules of the bucket or the server let it.
+    pub(super) async fn open_to_page(&self, answer: &mut Answer<M, R>, page: &Page) {
+        let Some(wish) = page.wish() else { return };
+        match self.rules(page).await {
+            Ok(Some(rules)) => {
+                if let Some(rule) = rules.find(wish) {
+                    rule.open(answer, wish);
+                }
+            }
+            Ok(None) if self.inner.origins.allow(wish.origin) => {
+                open_with_all_headers(answer, page)
+            }
+            Ok(None) => {}
+            // Nothing is opened by rules that nobody could read.
+            Err(failure) => tracing::debug!(message = %failure.message, "no CORS rules were read"),
+        }
+    }
+
+    /// Those of the bucket, where it is there and has some.
+    async fn rules(&self, page: &Page) -> Result<Option<Rules>, Failure> {
+        let Some(bucket) = &page.bucket else { return Ok(None) };
+        let which = Configuration::Cors;
+        match self.store().bucket_setting(bucket, which.setting()).await {
+            Ok(None) => Ok(None),
+            Ok(Some(kept)) => Rules::parse(&kept).map(Some).map_err(|_| which.unreadable()),
+            Err(Error::NoSuchBucket) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// Lets a page read the answer, with all of its headers.
+fn open_with_all_headers<M: Mailbox, R: Runtime>(answer: &mut Answer<M, R>, page: &Page) {
+    if page.is_preflight && answer.status() == StatusCode::OK {
+        answer::set(
+            answer,
+            ACCESS_CONTROL_ALLOW_METHODS,
+            page.method.as_deref().unwrap_or_default(),
+        );
+        if let Some(names) = &page.headers {
+            answer::set(answer, ACCESS_CONTROL_ALLOW_HEADERS, names);
+        }
+        answer::set(answer, ACCESS_CONTROL_MAX_AGE, MAX_AGE);
+    }
     let names: Vec<&str> = answer.headers().keys().map(http::HeaderName::as_str).collect();
     let names = names.join(", ");
     answer::set(answer, ACCESS_CONTROL_EXPOSE_HEADERS, &names);
-    answer::set(answer, ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+    answer::set(answer, ACCESS_CONTROL_ALLOW_ORIGIN, &page.origin);
     answer::set(answer, ACCESS_CONTROL_ALLOW_CREDENTIALS, "true");
     answer::set(answer, VARY, "Origin");
 }
@@ -100,6 +174,5 @@ mod tests {
         }
         assert!(Origins::default().allow("null"));
         assert!(!Origins::parse("").allow("https://a.example"));
-        assert!(!Origins::parse("ab*ba").allow("aba"), "the star stands for none of the ends");
     }
 }

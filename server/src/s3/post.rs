@@ -75,6 +75,7 @@ impl<M: Mailbox, R: Runtime> Server<M, R> {
         let named = (bucket.as_str(), key.as_bytes());
         let authorized = self.authorize_form(authenticated, &headers, &tags, named, arrival);
         let authorized = authorized.await?;
+        self.check_acl(bucket, &headers).await?;
         file.begin(watch).await?;
         if let Some(policy) = &policy {
             policy.check_length(file.size())?;
@@ -220,4 +221,4 @@ fn is_page(page: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -40,10 +40,12 @@ impl Request {
         if let Some(key) = &target.key {
             check_key(key)?;
         }
-        let owner = headers.get("x-amz-expected-bucket-owner");
-        if owner.is_some_and(|owner| owner.as_bytes() != OWNER_ID.as_bytes()) {
-            let text = "The bucket's owner is not the expected one.";
-            return Err(Failure::new(Code::AccessDenied, text));
+        // Every bucket has the same owner, that of a copy's source too.
+        for name in ["x-amz-expected-bucket-owner", "x-amz-source-expected-bucket-owner"] {
+            if headers.get_all(name).iter().any(|owner| owner.as_bytes() != OWNER_ID.as_bytes()) {
+                let text = "The bucket's owner is not the expected one.";
+                return Err(Failure::new(Code::AccessDenied, text));
+            }
         }
         let origin = match operation {
             Operation::CopyObject | Operation::CopyPart => Some(Origin::of(&headers)?),

@@ -11,18 +11,20 @@ use basalt_engine::seam::Runtime;
 use basalt_net::mailbox::Mailbox;
 use bytes::Bytes;
 use futures_util::FutureExt;
-use http::header::{CONNECTION, CONTENT_TYPE, DATE, EXPECT, HOST, HeaderName, SERVER};
-use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
+use http::header::{CONNECTION, DATE, EXPECT, HOST, HeaderName, SERVER};
+use http::{HeaderMap, HeaderValue, Method, Uri};
 use http_body::{Body, Frame};
 
 use super::answer::{self, Answer, AnswerBody};
 use super::auth::{Admitted, Arrival, Authorized, Head, Needs};
 use super::error::{Code, Failure};
-use super::operation::Operation;
+use super::monitoring::Question;
+use super::operation::{FORM, Operation};
 use super::request::Request;
+use super::tally::Flight;
 use super::target::Target;
 use super::watch::Watch;
-use super::{HEALTH_BUCKET, Health, Server, auth, date, origins};
+use super::{Server, auth, date, origins};
 
 /// An unread rest of a body that is read and dropped, so that the client sees the answer and not a
 /// reset connection.
@@ -42,9 +44,12 @@ impl<M: Mailbox, R: Runtime> Server<M, R> {
         let (parts, body) = request.into_parts();
         let (method, uri) = (parts.method, parts.uri);
         let request_id = format!("{:016X}", self.inner.runtime.random_u64());
-        let mut body = Incoming::new(body);
+        let began = self.inner.runtime.now();
+        let flight = Flight::new(&self.inner.tally);
+        self.inner.tally.received(head_bytes(&method, &uri, &parts.headers));
+        let mut body = Incoming::new(body, &flight);
         let expects_continue = parts.headers.contains_key(EXPECT);
-        let origin = self.inner.origins.allowed(&parts.headers);
+        let page = origins::Page::of(&method, &uri, &parts.headers, &self.inner.domains);
         let now_ms = self.inner.runtime.wall().0;
         let arrival = Arrival { peer, is_secure: self.inner.scheme == "https", now_ms };
         let work = self.run((&method, &uri, parts.headers), arrival, &mut body, watch);
@@ -55,21 +60,26 @@ impl<M: Mailbox, R: Runtime> Server<M, R> {
         if !body.ended && !expects_continue {
             drain(&mut body, watch).await;
         }
-        let mut answer =
-            outcome.unwrap_or_else(|failure| self.refusal(&failure, uri.path(), &request_id));
+        let mut answer = outcome.unwrap_or_else(|failure| {
+            flight.fails(failure.code);
+            self.refusal(&failure, uri.path(), &request_id)
+        });
         if method == Method::HEAD {
             *answer.body_mut() = AnswerBody::empty();
         }
         // A client that waits for a 100 and gets a final answer instead may not know whether to
         // send its body: with an empty one, some take the next answer for this one.
-        if !body.ended || (expects_continue && body.began_ended) {
+        let ended = body.ended;
+        if !ended || (expects_continue && body.began_ended) {
             answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         self.complete_headers(&mut answer, &request_id);
-        if let Some(origin) = origin {
-            origins::open_to(&mut answer, &origin);
+        if let Some(page) = page {
+            self.open_to_page(&mut answer, &page).await;
         }
         answer.body_mut().ends_request_of(Rc::clone(watch));
+        flight.is_answered(answer.status(), self.inner.runtime.now().since(began));
+        answer.body_mut().ends(flight);
         answer
     }
 
@@ -106,25 +116,19 @@ impl<M: Mailbox, R: Runtime> Server<M, R> {
         &self,
         (method, uri, headers): (&Method, &Uri, HeaderMap),
         arrival: Arrival,
-        body: &mut Incoming<B>,
+        body: &mut Incoming<'_, B>,
         watch: &Watch<R>,
     ) -> Result<Answer<M, R>, Failure> {
         check_limits(uri, &headers)?;
         let hosted = self.inner.domains.bucket(&headers);
         if hosted.is_none()
-            && let Some(health) = health_question(method, uri)
+            && let Some(question) = Question::of(method, uri)
         {
-            return Ok(self.health(health));
-        }
-        if *method == Method::GET
-            && hosted.is_none()
-            && uri.path() == METRICS_PATH
-            && let Some(metrics) = (self.inner.metrics)()
-        {
-            return Ok(answer::text(metrics));
+            return self.tell(question, &headers, arrival.now_ms).await;
         }
         if *method == Method::OPTIONS {
-            return self.inner.origins.preflight(&headers);
+            let page = origins::Page::of(method, uri, &headers, &self.inner.domains);
+            return self.preflight(page.as_ref()).await;
         }
         let target = match hosted {
             Some(bucket) => Target::hosted(bucket, uri.path(), uri.query())?,
@@ -132,17 +136,25 @@ impl<M: Mailbox, R: Runtime> Server<M, R> {
         };
         let head = Head { method: method.as_str(), target: &target, headers: &headers };
         if auth::is_form(&head) {
+            body.flight.asks(FORM, target.bucket.as_deref());
             return self.post_object(target, &headers, arrival, body, watch).await;
         }
         let mut authenticated = self.inner.gate.authenticate(&head, arrival.now_ms)?;
         let hoisted = std::mem::take(&mut authenticated.hoisted);
         let request = Request::new(method, target, headers, hoisted)?;
+        body.flight.asks(request.operation.metric(), request.target.bucket.as_deref());
         let needs = Needs::of(&request)?;
         let admitted = self.admit(authenticated, &request, arrival).await?;
         let Needs::Known(needs) = needs else {
             return self.decide_and_perform(&request, admitted, body, watch).await;
         };
         let authorized = self.authorize(admitted, &needs).await?;
+        if matches!(
+            request.operation,
+            Operation::PutObject | Operation::CopyObject | Operation::CreateUpload
+        ) {
+            self.check_acl(request.bucket(), &request.headers).await?;
+        }
         let asker = authorized.asker();
         let outcome = self.perform(&request, authorized, body, watch).await;
         auth::hide_absence(&asker, &needs, outcome)
@@ -213,6 +225,15 @@ impl<M: Mailbox, R: Runtime> Server<M, R> {
             Operation::GetBucketPolicyStatus => {
                 self.bucket_policy_status(request, authorized).await
             }
+            Operation::GetConfiguration(which) => {
+                self.get_configuration(request, authorized, which).await
+            }
+            Operation::PutConfiguration(which) => {
+                self.put_configuration(request, authorized, which, body, watch).await
+            }
+            Operation::DeleteConfiguration(which) => {
+                self.delete_configuration(request, authorized, which).await
+            }
             Operation::PutAcl => self.put_acl(request, authorized, body, watch).await,
             Operation::DeleteUnset(_) => self.delete_unset(request, authorized).await,
             Operation::Unset(unset) => self.unset(request, authorized, unset).await,
@@ -223,20 +244,6 @@ impl<M: Mailbox, R: Runtime> Server<M, R> {
                 unreachable!("{:?} is decided about by its content", request.operation)
             }
         }
-    }
-
-    fn health(&self, health: Health) -> Answer<M, R> {
-        let told = (self.inner.health)(health);
-        let mut answer = answer::empty(match (told.is_good, health) {
-            (true, _) => StatusCode::OK,
-            (false, Health::ClusterWithoutNode) => StatusCode::PRECONDITION_FAILED,
-            (false, _) => StatusCode::SERVICE_UNAVAILABLE,
-        });
-        answer::set(&mut answer, CONTENT_TYPE, "text/plain");
-        for (name, value) in told.headers {
-            answer::set(&mut answer, HeaderName::from_static(name), &value);
-        }
-        answer
     }
 }
 
@@ -259,32 +266,19 @@ fn check_limits(uri: &Uri, headers: &HeaderMap) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Where MinIO's dashboards look for metrics.
-const METRICS_PATH: &str = "/minio/v2/metrics/cluster";
-
-fn health_question(method: &Method, uri: &Uri) -> Option<Health> {
-    let below_root = uri.path().strip_prefix('/')?;
-    let question = below_root.strip_prefix(HEALTH_BUCKET)?.strip_prefix("/health/")?;
-    if method != Method::GET && method != Method::HEAD {
-        return None;
-    }
-    let has_maintenance = || {
-        let mut pairs = uri.query().unwrap_or_default().split('&');
-        pairs.any(|pair| pair == "maintenance=true")
-    };
-    match question {
-        "live" => Some(Health::Live),
-        "ready" => Some(Health::Ready),
-        "cluster" if has_maintenance() => Some(Health::ClusterWithoutNode),
-        "cluster" => Some(Health::Cluster),
-        "cluster/read" => Some(Health::ClusterRead),
-        _ => None,
-    }
+/// As the head came over the wire.
+fn head_bytes(method: &Method, uri: &Uri, headers: &HeaderMap) -> usize {
+    let target = uri.path().len() + uri.query().map_or(0, |query| query.len() + 1);
+    let lines: usize = headers
+        .iter()
+        .map(|(name, value)| name.as_str().len() + value.len() + ": \r\n".len())
+        .sum();
+    method.as_str().len() + target + "  HTTP/1.1\r\n\r\n".len() + lines
 }
 
 /// Reads on to the end of a body that nobody wanted, if that is near.
 async fn drain<B: Body<Data = Bytes> + Unpin, R: Runtime>(
-    body: &mut Incoming<B>,
+    body: &mut Incoming<'_, B>,
     watch: &Watch<R>,
 ) {
     let mut drained = 0;
@@ -304,20 +298,21 @@ async fn drain<B: Body<Data = Bytes> + Unpin, R: Runtime>(
 }
 
 /// The body of a request, which knows whether it was read to its end.
-struct Incoming<B> {
+struct Incoming<'a, B> {
     body: B,
+    flight: &'a Flight,
     began_ended: bool,
     ended: bool,
 }
 
-impl<B: Body> Incoming<B> {
-    fn new(body: B) -> Self {
+impl<'a, B: Body> Incoming<'a, B> {
+    fn new(body: B, flight: &'a Flight) -> Self {
         let ended = body.is_end_stream();
-        Self { body, began_ended: ended, ended }
+        Self { body, flight, began_ended: ended, ended }
     }
 }
 
-impl<B: Body<Data = Bytes> + Unpin> Body for Incoming<B> {
+impl<B: Body<Data = Bytes> + Unpin> Body for Incoming<'_, B> {
     type Data = Bytes;
     type Error = B::Error;
 
@@ -326,6 +321,9 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Incoming<B> {
         task: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         let frame = Pin::new(&mut self.body).poll_frame(task);
+        if let Poll::Ready(Some(Ok(frame))) = &frame {
+            self.flight.received(frame.data_ref().map_or(0, Bytes::len));
+        }
         if matches!(frame, Poll::Ready(None)) || self.body.is_end_stream() {
             self.ended = true;
         }

@@ -10,7 +10,7 @@ use http_body::Body;
 use super::Server;
 use super::answer::{self, Answer};
 use super::auth::{Admitted, Authorized, Need, PUT_TAGS};
-use super::body::{Checksums, Expected, RequestBody};
+use super::body;
 use super::error::{Code, Failure};
 use super::request::Request;
 use super::target::decode;
@@ -53,9 +53,7 @@ impl<M: Mailbox, R: Runtime> Server<M, R> {
     ) -> Result<Answer<M, R>, Failure> {
         let Admitted { mut asker, payload } = admitted;
         asker.check_hope()?;
-        let expected = Expected::new(payload, &request.headers, Checksums::Body)?;
-        let document = RequestBody::new(body, watch, expected).document().await?;
-        let tags = parse(&document)?;
+        let tags = parse(&body::document(request, payload, body, watch).await?)?;
         check_of_object(&tags)?;
         asker.add_tags(&tags);
         let version = request.parameter("versionId");
@@ -103,8 +101,7 @@ impl<M: Mailbox, R: Runtime> Server<M, R> {
         body: &mut B,
         watch: &Watch<R>,
     ) -> Result<Answer<M, R>, Failure> {
-        let expected = Expected::new(authorized, &request.headers, Checksums::Body)?;
-        let tags = parse(&RequestBody::new(body, watch, expected).document().await?)?;
+        let tags = parse(&body::document(request, authorized, body, watch).await?)?;
         check(&tags, BUCKET_TAGS_MAX)?;
         let kept = (!tags.is_empty()).then(|| Bytes::from(document(&tags)));
         self.store().set_bucket_setting(request.bucket(), BUCKET_TAGS, kept).await?;

@@ -13,11 +13,14 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use basalt_engine::seam::{Clock, Moment, Random, Spawn, WallMs};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64_URL;
 use bytes::Bytes;
+use hmac::{Hmac, KeyInit, Mac};
 use http::{HeaderMap, HeaderName};
 use http_body::{Body, Frame};
 use hyper::rt::{Read, ReadBufCursor, Write};
-use sha2::{Digest, Sha256};
+use sha2::{Digest, Sha256, Sha512};
 
 use super::auth::{Authenticated, Credentials, Gate, Head};
 use super::error::Failure;
@@ -390,6 +393,14 @@ pub(super) fn settle<F: Future + ?Sized>(mut future: Pin<&mut F>) -> Poll<F::Out
         }
     }
     Poll::Pending
+}
+
+/// A JSON web token, signed with HMAC-SHA512.
+pub(super) fn bearer(header: &str, claims: &str, secret: &str) -> String {
+    let signed = format!("{}.{}", BASE64_URL.encode(header), BASE64_URL.encode(claims));
+    let mac = Hmac::<Sha512>::new_from_slice(secret.as_bytes()).expect("a key of any length");
+    let signature = mac.chain_update(&signed).finalize().into_bytes();
+    format!("{signed}.{}", BASE64_URL.encode(signature))
 }
 
 pub(super) fn sha256_hex(bytes: &[u8]) -> String {

@@ -10,7 +10,7 @@ use http_body::Body;
 use super::Server;
 use super::answer::{self, Answer};
 use super::auth::Authorized;
-use super::body::{Checksums, Expected, RequestBody};
+use super::body::document;
 use super::bucket::owner;
 use super::error::{Code, Failure};
 use super::operation::Unset;
@@ -49,9 +49,9 @@ impl<M: Mailbox, R: Runtime> Server<M, R> {
         watch: &Watch<R>,
     ) -> Result<Answer<M, R>, Failure> {
         let canned = request.header("x-amz-acl").map(str::to_owned);
-        let expected = Expected::new(authorized, &request.headers, Checksums::Body)?;
-        let document = RequestBody::new(body, watch, expected).document().await?;
+        let document = document(request, authorized, body, watch).await?;
         self.check_exists(request).await?;
+        self.check_acl(request.bucket(), &request.headers).await?;
         let is_private = match canned.as_deref() {
             Some("private" | "bucket-owner-full-control") => true,
             Some(_) => false,
@@ -86,7 +86,6 @@ fn nothing_set(unset: Unset) -> Result<String, Failure> {
         Unset::RequestPayment => {
             return Ok(one("RequestPaymentConfiguration", "Payer", "BucketOwner"));
         }
-        Unset::Cors => (Code::NoSuchCorsConfiguration, "The bucket has no CORS rules."),
         Unset::Encryption => (
             Code::ServerSideEncryptionConfigurationNotFound,
             "The bucket has no encryption configuration.",
@@ -97,12 +96,6 @@ fn nothing_set(unset: Unset) -> Result<String, Failure> {
         Unset::Lifecycle => (Code::NoSuchLifecycleConfiguration, "The bucket has no lifecycle."),
         Unset::ObjectLock => {
             (Code::ObjectLockConfigurationNotFound, "The bucket has no object lock.")
-        }
-        Unset::Ownership => {
-            (Code::OwnershipControlsNotFound, "The bucket has no ownership controls.")
-        }
-        Unset::PublicAccess => {
-            (Code::NoSuchPublicAccessBlock, "The bucket has no public access block.")
         }
         Unset::Replication => {
             (Code::ReplicationConfigurationNotFound, "The bucket is not replicated.")
@@ -160,12 +153,9 @@ mod tests {
         let world = world();
         assert_eq!(world.ask("PUT", "/bucket/key", &[], b"x").status, 200);
         let missing = [
-            ("cors", 404, "NoSuchCORSConfiguration"),
             ("encryption", 404, "ServerSideEncryptionConfigurationNotFoundError"),
             ("lifecycle", 404, "NoSuchLifecycleConfiguration"),
             ("object-lock", 404, "ObjectLockConfigurationNotFoundError"),
-            ("ownershipControls", 404, "OwnershipControlsNotFoundError"),
-            ("publicAccessBlock", 404, "NoSuchPublicAccessBlockConfiguration"),
             ("replication", 404, "ReplicationConfigurationNotFoundError"),
             ("website", 404, "NoSuchWebsiteConfiguration"),
         ];
@@ -197,8 +187,7 @@ mod tests {
     #[test]
     fn what_is_not_set_can_be_removed_and_not_set() {
         let world = world();
-        let names = ["cors", "encryption", "lifecycle", "publicAccessBlock", "replication"];
-        for name in names.into_iter().chain(["website", "ownershipControls"]) {
+        for name in ["encryption", "lifecycle", "replication", "website"] {
             let target = format!("/bucket?{name}");
             assert_eq!(world.ask("DELETE", &target, &[], b"").status, 204, "{name}");
             let absent = world.ask("DELETE", &format!("/absent?{name}"), &[], b"");

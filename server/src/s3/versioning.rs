@@ -10,7 +10,7 @@ use http_body::Body;
 use super::Server;
 use super::answer::{self, Answer};
 use super::auth::Authorized;
-use super::body::{Checksums, Expected, RequestBody};
+use super::body::document;
 use super::error::{Code, Failure};
 use super::request::Request;
 use super::watch::Watch;
@@ -44,9 +44,7 @@ impl<M: Mailbox, R: Runtime> Server<M, R> {
         watch: &Watch<R>,
     ) -> Result<Answer<M, R>, Failure> {
         let names_device = request.headers.contains_key("x-amz-mfa");
-        let expected = Expected::new(authorized, &request.headers, Checksums::Body)?;
-        let document = RequestBody::new(body, watch, expected).document().await?;
-        let versioning = parse(&document)?;
+        let versioning = parse(&document(request, authorized, body, watch).await?)?;
         if names_device {
             return Err(no_mfa());
         }

@@ -285,6 +285,11 @@ impl<M: Mailbox, R: Runtime> Server<M, R> {
             None => None,
             Some(text) => Some(self.inner.policies.read(bucket, text)?),
         };
+        let opens = asker.is_anonymous() && policy.as_deref().is_some_and(Policy::is_public);
+        let policy = match opens && self.public_access(bucket).await?.restricts {
+            true => None,
+            false => policy,
+        };
         asker.policies.insert(bucket.to_owned(), policy);
         Ok(())
     }

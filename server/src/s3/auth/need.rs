@@ -2,6 +2,7 @@
 //! is exhaustive: an operation without a line here does not compile.
 
 use crate::policy::{Action, Resource};
+use crate::s3::configuration::Configuration;
 use crate::s3::copy::Origin;
 use crate::s3::error::Failure;
 use crate::s3::operation::{Operation, Unset};
@@ -122,6 +123,8 @@ impl Needs {
             O::PutBucketPolicy => bucket(Action::PutBucketPolicy),
             O::DeleteBucketPolicy => bucket(Action::DeleteBucketPolicy),
             O::GetBucketPolicyStatus => bucket(Action::GetBucketPolicyStatus),
+            O::GetConfiguration(which) => bucket(getting(which)),
+            O::PutConfiguration(which) | O::DeleteConfiguration(which) => bucket(putting(which)),
             O::PutAcl if request.target.key.is_some() => Ok(vec![version(PUT_ACL)]),
             O::PutAcl => bucket(Action::PutBucketAcl),
             O::Unset(Unset::Acl) if request.target.key.is_some() => Ok(vec![version(GET_ACL)]),
@@ -181,19 +184,33 @@ pub(in crate::s3) fn of_form(bucket: &str, key: &[u8], with_tags: bool) -> Vec<N
     needs
 }
 
+fn getting(which: Configuration) -> Action {
+    match which {
+        Configuration::Cors => Action::GetBucketCORS,
+        Configuration::Ownership => Action::GetBucketOwnershipControls,
+        Configuration::PublicAccess => Action::GetBucketPublicAccessBlock,
+    }
+}
+
+/// Removing needs what putting needs, as in S3.
+fn putting(which: Configuration) -> Action {
+    match which {
+        Configuration::Cors => Action::PutBucketCORS,
+        Configuration::Ownership => Action::PutBucketOwnershipControls,
+        Configuration::PublicAccess => Action::PutBucketPublicAccessBlock,
+    }
+}
+
 fn reading(unset: Unset) -> Action {
     match unset {
         Unset::Accelerate => Action::GetAccelerateConfiguration,
         Unset::Acl => Action::GetBucketAcl,
-        Unset::Cors => Action::GetBucketCORS,
         Unset::Encryption => Action::GetEncryptionConfiguration,
         Unset::Lock => Action::GetObjectRetention,
         Unset::Lifecycle => Action::GetLifecycleConfiguration,
         Unset::Logging => Action::GetBucketLogging,
         Unset::Notification => Action::GetBucketNotification,
         Unset::ObjectLock => Action::GetBucketObjectLockConfiguration,
-        Unset::Ownership => Action::GetBucketOwnershipControls,
-        Unset::PublicAccess => Action::GetBucketPublicAccessBlock,
         Unset::Replication => Action::GetReplicationConfiguration,
         Unset::RequestPayment => Action::GetBucketRequestPayment,
         Unset::Website => Action::GetBucketWebsite,
@@ -204,15 +221,12 @@ fn removing(unset: Unset) -> Action {
     match unset {
         Unset::Accelerate => Action::PutAccelerateConfiguration,
         Unset::Acl => Action::PutBucketAcl,
-        Unset::Cors => Action::PutBucketCORS,
         Unset::Encryption => Action::PutEncryptionConfiguration,
         Unset::Lock => Action::PutObjectRetention,
         Unset::Lifecycle => Action::PutLifecycleConfiguration,
         Unset::Logging => Action::PutBucketLogging,
         Unset::Notification => Action::PutBucketNotification,
         Unset::ObjectLock => Action::PutBucketObjectLockConfiguration,
-        Unset::Ownership => Action::PutBucketOwnershipControls,
-        Unset::PublicAccess => Action::PutBucketPublicAccessBlock,
         Unset::Replication => Action::PutReplicationConfiguration,
         Unset::RequestPayment => Action::PutBucketRequestPayment,
         Unset::Website => Action::DeleteBucketWebsite,

@@ -54,7 +54,8 @@ async fn connection(
             Ok::<_, Infallible>(http::Response::new(body))
         }
     });
-    serve(pipe, &runtime, &watch, service, stop).await;
+    let seen = Seen { watch: Rc::clone(&watch), tally: Rc::default() };
+    serve(pipe, &runtime, seen, service, stop).await;
 }
 
 struct Setting {

@@ -9,7 +9,7 @@ use crate::s3::testing::{ACCESS, SECRET, TIMESTAMP, TestRequest};
 
 /// A form that a test makes, signs, and spoils.
 #[derive(Clone)]
-struct TestForm {
+pub(in crate::s3) struct TestForm {
     fields: Vec<(String, String)>,
     conditions: Vec<String>,
     expiration: &'static str,
@@ -18,7 +18,7 @@ struct TestForm {
 
 impl TestForm {
     /// Every field is allowed by a condition of its own.
-    fn new(key: &str, file: &[u8]) -> Self {
+    pub(in crate::s3) fn new(key: &str, file: &[u8]) -> Self {
         let form = Self {
             fields: Vec::new(),
             conditions: vec!["{\"bucket\": \"bucket\"}".to_owned()],
@@ -28,7 +28,7 @@ impl TestForm {
         form.with("key", key)
     }
 
-    fn with(self, name: &str, value: &str) -> Self {
+    pub(in crate::s3) fn with(self, name: &str, value: &str) -> Self {
         let condition = format!("[\"starts-with\", \"${name}\", \"\"]");
         self.bare(name, value).condition(&condition)
     }
@@ -39,12 +39,12 @@ impl TestForm {
         self
     }
 
-    fn condition(mut self, condition: &str) -> Self {
+    pub(in crate::s3) fn condition(mut self, condition: &str) -> Self {
         self.conditions.push(condition.to_owned());
         self
     }
 
-    fn sign(self) -> Self {
+    pub(in crate::s3) fn sign(self) -> Self {
         let credential = format!("{ACCESS}/{}/us-east-1/s3/aws4_request", &TIMESTAMP[..8]);
         let form = self
             .with("x-amz-algorithm", "AWS4-HMAC-SHA256")
@@ -80,7 +80,7 @@ impl TestForm {
         world.send(&request, &body)
     }
 
-    fn send(&self, world: &World) -> Response {
+    pub(in crate::s3) fn send(&self, world: &World) -> Response {
         self.send_to(world, "/bucket")
     }
 }

@@ -520,14 +520,4 @@ fn nothing_is_answered_without_a_signature_but_health() {
         let request = TestRequest::new(method, target, "UNSIGNED-PAYLOAD");
         refused(&world.send(&request, b""), 403, "AccessDenied");
     }
-    let health = |name: &str| {
-        let (name, query) = name.split_once('?').unwrap_or((name, ""));
-        let mut request = TestRequest::new("GET", &format!("/minio/health/{name}"), "");
-        request.query = query.to_owned();
-        world.send(&request, b"")
-    };
-    let all = ["live", "ready", "cluster", "cluster/read", "cluster?maintenance=true"];
-    let all = all.map(|name| health(name).status);
-    assert_eq!(all, [200, 200, 503, 200, 412], "the world says that its cluster is not well");
-    assert_eq!(health("cluster").header("x-minio-write-quorum"), "3");
 }

@@ -14,13 +14,17 @@ use basalt_engine::units::{BlockCount, DeploymentId, DriveId, DriveIndex, Epoch,
 use basalt_net::mailbox::{Mailbox, Replies};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use futures_util::FutureExt;
 use http::HeaderMap;
 use md5::{Digest, Md5};
 
 use super::{ACCESS, NOW_MS, Pipe, SECRET, TestRequest, users};
 use crate::object::{Algorithm, ClassParity, Deployment, PART_BYTES_MIN, Store};
 use crate::s3::checksum::Hasher;
-use crate::s3::{Credentials, Domains, Health, HealthAnswer, Origins, Patience, Server, Settings};
+use crate::s3::{
+    Counts, Credentials, Domains, Health, HealthAnswer, Metrics, Origins, Patience, Server,
+    Settings,
+};
 
 const DRIVES: u8 = 4;
 const DEPLOYMENT: DeploymentId = DeploymentId(7);
@@ -103,6 +107,11 @@ impl Response {
 
 impl World {
     pub(crate) fn new(seed: u64) -> Self {
+        Self::with(seed, None, false)
+    }
+
+    /// Of a region, and with metrics that anybody may read where they `are_public`.
+    pub(crate) fn with(seed: u64, region: Option<&str>, are_public: bool) -> Self {
         let simulation = Simulation::new(seed);
         let runtime = simulation.group();
         let now = i64::try_from(NOW_MS).expect("in range");
@@ -137,7 +146,7 @@ impl World {
         let settings = Settings {
             credentials: Credentials::new(ACCESS, SECRET),
             users: users(),
-            region: None,
+            region: region.map(str::to_owned),
             scheme: "http",
             host_id: "host".to_owned(),
             patience: Patience::default(),
@@ -148,9 +157,19 @@ impl World {
             is_good: !matches!(health, Health::Cluster | Health::ClusterWithoutNode),
             headers: vec![("x-minio-write-quorum", "3".to_owned())],
         };
-        let server = Server::new(store.clone(), runtime.clone(), settings, healthy, || None);
+        let page = |page| {
+            let text = format!("of {page:?}\n");
+            std::future::ready(text).boxed_local()
+        };
+        let metrics = Metrics { are_public, page: Box::new(page) };
+        let server = Server::new(store.clone(), runtime.clone(), settings, healthy, metrics);
         let peer = Cell::new(IpAddr::V4(Ipv4Addr::LOCALHOST));
         Self { simulation, runtime, server, store, mailbox, peer }
+    }
+
+    /// What the server counted.
+    pub(crate) fn counts(&self) -> Counts {
+        self.server.counts()
     }
 
     /// Switches a drive off.
