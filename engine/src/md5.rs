@@ -3,8 +3,9 @@
 //! their blocks are hashed side by side, one stream in each lane of a vector register.
 //!
 //! [`Streams`] belongs to one core. Bytes are pushed without being hashed; [`Streams::run`] takes what
-//! has gathered, several streams in step, and stops where too few are left to fill the lanes: what
-//! remains waits for company, up to [`HELD_BYTES_MAX`] a stream.
+//! has gathered, several streams in step, and stops where too few are left to fill the lanes: a step
+//! costs the same whether two lanes are filled or sixteen, so that what remains waits for company.
+//! [`Streams::due`] says when that has taken long enough.
 //!
 //! Algorithm: RFC 1321; side by side as in Intel's multi-buffer papers and isa-l_crypto.
 
@@ -16,10 +17,12 @@ use bytes::Bytes;
 
 use lanes::{BLOCK, Kernel, LANES_MAX, State};
 
-/// From this many bytes on a stream wants to be hashed.
+/// From this many bytes on a stream is worth a lane.
 pub const READY_BYTES: usize = 256 << 10;
-/// More than this is never left waiting.
-pub const HELD_BYTES_MAX: usize = 1 << 20;
+/// A stream that holds more does not wait for company any longer.
+pub const WAITING_BYTES_MAX: usize = 4 << 20;
+/// Once all streams together hold more, none that is ready waits any longer.
+pub const HELD_BYTES_MAX: usize = 32 << 20;
 /// Streams from which on lanes are faster than one stream after the other.
 const LANES_WORTH: usize = 2;
 
@@ -82,18 +85,36 @@ impl Streams {
         stream.pending.push_back(bytes);
     }
 
+    /// Whether `id` is to be hashed now, and down to how many bytes in any case: it is ready, and as many
+    /// others are as could go along, or it has waited for them long enough.
+    pub fn due(&self, id: StreamId) -> Option<usize> {
+        let pending = self.pending_bytes(id);
+        if pending <= READY_BYTES {
+            return None;
+        }
+        let streams = || self.streams.iter().flatten();
+        if streams().map(|stream| stream.pending_bytes).sum::<usize>() > HELD_BYTES_MAX {
+            return Some(READY_BYTES);
+        }
+        let ready = streams().filter(|stream| stream.pending_bytes > READY_BYTES).count();
+        let all_ready = ready >= self.open_count().min(self.kernel.lanes());
+        (all_ready || pending > WAITING_BYTES_MAX).then_some(WAITING_BYTES_MAX / 2)
+    }
+
     /// Bytes that were pushed and not hashed.
     pub fn pending_bytes(&self, id: StreamId) -> usize {
         self.streams[id.0].as_ref().expect("an open stream").pending_bytes
     }
 
     /// Hashes what has gathered of `id` and of the streams that hold most, one for each lane, as long as
-    /// the lanes are well filled, until none of these is left with more than [`HELD_BYTES_MAX`], and `id`
-    /// with no more than `left_bytes`. That takes some milliseconds at most, however many streams there
-    /// are.
+    /// the lanes are well filled, and until `id` is left with no more than `left_bytes`. That takes some
+    /// milliseconds, however many streams there are.
     pub fn run(&mut self, id: StreamId, left_bytes: usize) {
         let chosen = self.fullest(id);
-        let enough = LANES_WORTH.max(chosen.len() / 2);
+        let enough = match self.open_count() {
+            1 => 1,
+            _ => LANES_WORTH.max(chosen.len() / 2),
+        };
         let mut lanes: Vec<Lane> =
             chosen.into_iter().filter_map(|stream| self.next_lane(stream)).collect();
         while !lanes.is_empty() {
@@ -116,6 +137,10 @@ impl Streams {
         stream.finish()
     }
 
+    fn open_count(&self) -> usize {
+        self.streams.len() - self.free.len()
+    }
+
     fn stream(&mut self, id: StreamId) -> &mut Stream {
         self.streams[id.0].as_mut().expect("an open stream")
     }
@@ -134,7 +159,7 @@ impl Streams {
         lanes.iter().any(|lane| {
             let stream = self.streams[lane.stream].as_ref().expect("its lane is at work");
             let left = lane.blocks.len() + stream.partial_bytes + stream.pending_bytes;
-            left > if lane.stream == id.0 { left_bytes } else { HELD_BYTES_MAX }
+            lane.stream == id.0 && left > left_bytes
         })
     }
 

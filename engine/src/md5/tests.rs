@@ -77,16 +77,42 @@ fn mix(kernel: Kernel, seed: u64) {
 }
 
 #[test]
-fn a_lone_stream_waits_for_company_and_does_not_hold_too_much() {
+fn streams_wait_for_company_and_do_not_hold_too_much() {
     let mut streams = Streams::default();
-    let [one, two] = [0, 1].map(|_| streams.open());
-    streams.push(one, body(HELD_BYTES_MAX, 1));
-    streams.run(two, READY_BYTES);
-    assert_eq!(streams.pending_bytes(one), HELD_BYTES_MAX, "nothing asked for more");
-    streams.push(one, body(BLOCK, 3));
-    streams.run(two, READY_BYTES);
-    assert!(streams.pending_bytes(one) <= HELD_BYTES_MAX);
-    streams.push(two, body(HELD_BYTES_MAX, 2));
-    streams.run(two, READY_BYTES);
-    assert!(streams.pending_bytes(two) <= READY_BYTES);
+    let one = streams.open();
+    streams.push(one, body(READY_BYTES + BLOCK, 1));
+    let left = streams.due(one).expect("nobody could go along");
+    streams.run(one, left);
+    assert_eq!(streams.pending_bytes(one), 0);
+
+    let two = streams.open();
+    streams.push(one, body(WAITING_BYTES_MAX, 1));
+    assert_eq!(streams.due(one), None, "the other may come");
+    streams.push(two, body(READY_BYTES + 1, 2));
+    let left = streams.due(one).expect("both are ready");
+    streams.run(one, left);
+    assert!(streams.pending_bytes(two) < BLOCK, "it went along");
+    assert!(streams.pending_bytes(one) <= left, "it has waited long enough");
+
+    streams.push(one, body(WAITING_BYTES_MAX, 3));
+    let left = streams.due(one).expect("it waited long enough");
+    streams.run(one, left);
+    assert!(streams.pending_bytes(one) <= left);
+}
+
+#[test]
+fn many_streams_do_not_hold_too_much_together() {
+    let mut streams = Streams::default();
+    let piece = body(WAITING_BYTES_MAX, 1);
+    let ids: Vec<StreamId> = (0..40).map(|_| streams.open()).collect();
+    for id in &ids[..HELD_BYTES_MAX / WAITING_BYTES_MAX] {
+        streams.push(*id, piece.clone());
+        assert_eq!(streams.due(*id), None, "not many are ready");
+    }
+    let last = ids[30];
+    streams.push(last, piece);
+    let left = streams.due(last).expect("all together hold too much");
+    streams.run(last, left);
+    let held: usize = ids.iter().map(|id| streams.pending_bytes(*id)).sum();
+    assert!(held <= HELD_BYTES_MAX);
 }

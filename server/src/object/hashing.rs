@@ -1,13 +1,12 @@
 //! The MD5 of bodies. All bodies that one core takes are hashed side by side ([`basalt_engine::md5`]):
-//! each leaves its bytes here and goes on, and whoever has left enough lets the others leave theirs,
-//! then hashes for all.
+//! each leaves its bytes here and goes on, and who finds that enough have gathered hashes for all.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::Poll;
 
-use basalt_engine::md5::{READY_BYTES, StreamId, Streams};
+use basalt_engine::md5::{StreamId, Streams};
 use bytes::Bytes;
 
 /// Below this a body is hashed at once: company would save less than waiting for it costs.
@@ -35,13 +34,14 @@ impl BodyHash {
     /// Takes the next bytes; waits its turn when many are to be hashed.
     pub(super) async fn update(&mut self, bytes: Bytes) {
         self.streams.borrow_mut().push(self.id, bytes);
-        if self.pending_bytes() <= READY_BYTES {
+        if self.streams.borrow().due(self.id).is_none() {
             return;
         }
         let_others_run().await;
+        let mut streams = self.streams.borrow_mut();
         // Somebody else may have hashed it meanwhile.
-        if self.pending_bytes() > READY_BYTES {
-            self.streams.borrow_mut().run(self.id, READY_BYTES);
+        if let Some(left_bytes) = streams.due(self.id) {
+            streams.run(self.id, left_bytes);
         }
     }
 

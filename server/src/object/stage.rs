@@ -84,6 +84,9 @@ pub(super) async fn stage<M: Mailbox, R: Runtime>(
             }
             shards.write_window(window).await?;
         }
+        intake.end().await?;
+        // While the drives write, others may hash what is left of this body along with theirs.
+        shards.land().await?;
         let checked = intake.finish().await?;
         shards.seal().await?;
         checked
@@ -156,13 +159,14 @@ struct Intake<'a, S: Source> {
     size: u64,
     taken: u64,
     pending: Bytes,
+    has_ended: bool,
     md5: BodyHash,
 }
 
 impl<'a, S: Source> Intake<'a, S> {
     fn new<M: Mailbox, R: Runtime>(store: &Store<M, R>, source: &'a mut S, size: u64) -> Self {
         let md5 = store.hashing().begin();
-        Self { source, size, taken: 0, pending: Bytes::new(), md5 }
+        Self { source, size, taken: 0, pending: Bytes::new(), has_ended: false, md5 }
     }
 
     fn remaining(&self) -> u64 {
@@ -199,12 +203,22 @@ impl<'a, S: Source> Intake<'a, S> {
         Ok(bytes.freeze())
     }
 
-    /// After the last byte: nothing may follow, and every check of the body must hold.
-    async fn finish(self) -> Result<([u8; 16], Vec<super::api::Checksum>)> {
+    /// After the last byte: nothing may follow.
+    async fn end(&mut self) -> Result<()> {
         assert_eq!(self.remaining(), 0, "the whole body was taken");
+        if self.has_ended {
+            return Ok(());
+        }
         if !self.pending.is_empty() || self.source.next().await?.is_some() {
             return Err(SourceError::TooLong.into());
         }
+        self.has_ended = true;
+        Ok(())
+    }
+
+    /// After the last byte: nothing may follow, and every check of the body must hold.
+    async fn finish(mut self) -> Result<([u8; 16], Vec<super::api::Checksum>)> {
+        self.end().await?;
         let md5 = self.md5.finish().await;
         let checksums = self.source.finish(&md5)?;
         Ok((md5, checksums))
@@ -431,7 +445,7 @@ impl<'a, M: Mailbox, R: Runtime> Shards<'a, M, R> {
     }
 
     async fn seal(&mut self) -> Result<()> {
-        self.land().await?;
+        assert!(self.in_flight.is_empty(), "all windows have landed");
         let payload = self.layout.payload;
         let replies = self.send(|_, _| Request::StageSeal { payload });
         self.gather_durable(replies).await
