@@ -3,7 +3,9 @@
 //! One way in: `connection` runs HTTP/1.1 on a stream; `service` takes each request through
 //! `target` (raw bytes to names), `auth` (who asks, and may they), `operation` (what is asked) to
 //! the operations in `bucket`, `object`, `read`, `copy`, `listing`, `multipart`, `uploads`,
-//! `tagging`, `deletion`, `bucket_policy`, `configuration`, `post` (forms) and `unset`. `body` is the only way to a request's bytes; it decodes and verifies.
+//! `tagging`, `deletion`, `bucket_policy`, `configuration`, `post` (forms) and `unset`. `body` is the
+//! only way to a request's bytes; it decodes and verifies. `monitoring` answers health and metrics,
+//! `tally` counts.
 //! `error` is the only place where errors become S3 codes.
 //!
 //! Nothing here is `Send`: a [`Server`] is one core's.

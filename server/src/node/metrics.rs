@@ -48,6 +48,8 @@ impl Pages {
         let place = &self.place;
         let mut text = Text::default();
         match page {
+            // Before the first look at the drives all of them would seem lost.
+            _ if overview.look(<[SetState]>::is_empty) => {}
             MetricsPage::Cluster => {
                 let is_good = overview.health(Health::Cluster).is_good;
                 overview.look(|sets| place.cluster(sets, is_good, &mut text));

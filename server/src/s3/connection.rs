@@ -132,6 +132,7 @@ struct Seen<R> {
     tally: Rc<Tally>,
 }
 
+/// A stream that tells who sees it about its progress.
 struct Watched<S, R> {
     stream: S,
     seen: Seen<R>,

@@ -59,7 +59,7 @@ fn provoke(code: Code, world: &World) -> Option<Response> {
         Code::BucketAlreadyOwnedByYou => world.ask("PUT", "/bucket", &[], b""),
         Code::BucketNotEmpty => world.ask("DELETE", "/bucket", &[], b""),
         Code::EntityTooLarge => {
-            let long = format!("{:1$}", "", 21 << 10);
+            let long = " ".repeat(21 << 10);
             world.ask("PUT", "/bucket?policy", &[], long.as_bytes())
         }
         Code::EntityTooSmall => upload(&[(1, &small), (2, &small)]),
@@ -105,7 +105,7 @@ fn provoke(code: Code, world: &World) -> Option<Response> {
         Code::MalformedTrailer => put_chunks(world, 0, b"0\r\nx-amz-checksum-crc32c:a\r\n\r\n"),
         Code::MalformedXml => world.ask("PUT", "/bucket?tagging", &[], b"<Tagging>"),
         Code::MaxMessageLengthExceeded => {
-            let long = format!("{:1$}", "", (2 << 20) + 1);
+            let long = " ".repeat((2 << 20) + 1);
             world.ask("PUT", "/bucket?tagging", &[], long.as_bytes())
         }
         Code::MetadataTooLarge => put(&[("x-amz-meta-a", &"v".repeat(2048))]),

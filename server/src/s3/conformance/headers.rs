@@ -103,7 +103,9 @@ fn every_answer_says_which_request_it_is_of() {
 fn a_region_is_told_to_who_signs_for_another() {
     let world = World::with(1, Some("eu-1"), false);
     let ask = |method, target: &str, region: &str| {
-        let mut request = TestRequest::new(method, target, "UNSIGNED-PAYLOAD");
+        let (path, query) = target.split_once('?').unwrap_or((target, ""));
+        let mut request = TestRequest::new(method, path, "UNSIGNED-PAYLOAD");
+        request.query = query.to_owned();
         request.scope.region = region.to_owned();
         world.send(&request.sign(), b"")
     };
