@@ -5,6 +5,9 @@ use crate::s3::request::OWNER_ID;
 use crate::s3::testing::TestRequest;
 use crate::s3::testing::world::{World, refused, world};
 
+/// Method, target and headers of a request.
+type Asked<'a> = (&'static str, &'a str, &'a [(&'a str, &'a str)]);
+
 const SOURCE: (&str, &str) = ("x-amz-copy-source", "bucket/key");
 
 #[test]
@@ -13,7 +16,7 @@ fn the_owner_of_a_bucket_can_be_expected() {
     assert_eq!(world.ask("PUT", "/bucket/key", &[], b"data").status, 200);
     let id = begin(&world, "parts", &[]);
     let part = format!("/bucket/parts?partNumber=1&uploadId={id}");
-    let cases: [(&'static str, &str, &[(&str, &str)]); 12] = [
+    let cases: [Asked; 12] = [
         ("HEAD", "/bucket", &[]),
         ("GET", "/bucket?list-type=2", &[]),
         ("GET", "/bucket?policyStatus", &[]),
