@@ -56,8 +56,8 @@ fn mix(kernel: Kernel, seed: u64) {
         match prng.below(12) {
             0 => {
                 let left = prng.index(2_000);
-                streams.run(*id, left);
-                assert!(streams.pending_bytes(*id) <= left);
+                streams.turn(*id, left);
+                assert!(streams.pending_bytes(*id) <= left, "a turn is longer than what there is");
             }
             1 => {
                 streams.close(*id);
@@ -77,42 +77,19 @@ fn mix(kernel: Kernel, seed: u64) {
 }
 
 #[test]
-fn streams_wait_for_company_and_do_not_hold_too_much() {
+fn who_takes_turns_takes_the_others_along() {
     let mut streams = Streams::default();
-    let one = streams.open();
-    streams.push(one, body(READY_BYTES + BLOCK, 1));
-    let left = streams.due(one).expect("nobody could go along");
-    streams.run(one, left);
-    assert_eq!(streams.pending_bytes(one), 0);
-
-    let two = streams.open();
-    streams.push(one, body(WAITING_BYTES_MAX, 1));
-    assert_eq!(streams.due(one), None, "the other may come");
-    streams.push(two, body(READY_BYTES + 1, 2));
-    let left = streams.due(one).expect("both are ready");
-    streams.run(one, left);
-    assert!(streams.pending_bytes(two) < BLOCK, "it went along");
-    assert!(streams.pending_bytes(one) <= left, "it has waited long enough");
-
-    streams.push(one, body(WAITING_BYTES_MAX, 3));
-    let left = streams.due(one).expect("it waited long enough");
-    streams.run(one, left);
-    assert!(streams.pending_bytes(one) <= left);
-}
-
-#[test]
-fn many_streams_do_not_hold_too_much_together() {
-    let mut streams = Streams::default();
-    let piece = body(WAITING_BYTES_MAX, 1);
-    let ids: Vec<StreamId> = (0..40).map(|_| streams.open()).collect();
-    for id in &ids[..HELD_BYTES_MAX / WAITING_BYTES_MAX] {
-        streams.push(*id, piece.clone());
-        assert_eq!(streams.due(*id), None, "not many are ready");
-    }
-    let last = ids[30];
-    streams.push(last, piece);
-    let left = streams.due(last).expect("all together hold too much");
-    streams.run(last, left);
-    let held: usize = ids.iter().map(|id| streams.pending_bytes(*id)).sum();
-    assert!(held <= HELD_BYTES_MAX);
+    let long = body(2 * TURN_BYTES + BLOCK, 1);
+    let [one, two] = [0, 1].map(|_| streams.open());
+    streams.push(one, long.clone());
+    streams.push(two, long.slice(..TURN_BYTES / 2));
+    assert!(!streams.is_alone());
+    streams.turn(one, TURN_BYTES / 4);
+    assert_eq!(streams.pending_bytes(one), TURN_BYTES + BLOCK, "that is one turn");
+    assert_eq!(streams.pending_bytes(two), 0, "it went along");
+    streams.turn(one, BLOCK);
+    assert_eq!(streams.pending_bytes(one), BLOCK, "that much was asked to be left");
+    assert_eq!(streams.finish(two), reference(&long[..TURN_BYTES / 2]));
+    assert!(streams.is_alone());
+    assert_eq!(streams.finish(one), reference(&long));
 }
