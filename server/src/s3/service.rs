@@ -22,7 +22,7 @@ use super::operation::Operation;
 use super::request::Request;
 use super::target::Target;
 use super::watch::Watch;
-use super::{HEALTH_BUCKET, Health, Server, auth, date, origins};
+use super::{HEALTH_BUCKET, Health, Server, attributes, auth, date, origins};
 
 /// An unread rest of a body that is read and dropped, so that the client sees the answer and not a
 /// reset connection.
@@ -45,6 +45,7 @@ impl<M: Mailbox, R: Runtime> Server<M, R> {
         let mut body = Incoming::new(body);
         let expects_continue = parts.headers.contains_key(EXPECT);
         let origin = self.inner.origins.allowed(&parts.headers);
+        let condition = attributes::failing_condition(&parts.headers);
         let now_ms = self.inner.runtime.wall().0;
         let arrival = Arrival { peer, is_secure: self.inner.scheme == "https", now_ms };
         let work = self.run((&method, &uri, parts.headers), arrival, &mut body, watch);
@@ -55,8 +56,10 @@ impl<M: Mailbox, R: Runtime> Server<M, R> {
         if !body.ended && !expects_continue {
             drain(&mut body, watch).await;
         }
-        let mut answer =
-            outcome.unwrap_or_else(|failure| self.refusal(&failure, uri.path(), &request_id));
+        let mut answer = outcome.unwrap_or_else(|mut failure| {
+            failure.condition = condition.filter(|_| failure.code == Code::PreconditionFailed);
+            self.refusal(&failure, uri.path(), &request_id)
+        });
         if method == Method::HEAD {
             *answer.body_mut() = AnswerBody::empty();
         }
