@@ -216,7 +216,8 @@ async fn listing(store: &AmazonS3) -> Result<()> {
     let top = store.list_with_delimiter(Some(&prefix)).await?;
     ensure!(top.common_prefixes.len() == 3 && top.objects.len() == 1, "{top:?}");
     let later: Vec<_> = store.list_with_offset(Some(&prefix), &names[1]).try_collect().await?;
-    ensure!(later.len() == 3, "{later:?}");
+    let expected = expected.iter().filter(|name| **name > names[1]).count();
+    ensure!(expected > 0 && later.len() == expected, "{later:?}");
     Ok(())
 }
 
