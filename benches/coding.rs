@@ -73,14 +73,14 @@ fn run_checksums() -> Measurement {
 
 /// Streams that always have something to hash.
 fn md5_streams(count: usize) -> Measurement {
-    let piece = Bytes::from(vec![7; md5::READY_BYTES]);
+    let piece = Bytes::from(vec![7; 256 << 10]);
     Measurement::new(format!("MD5 of {count} streams"), move || {
         let mut streams = md5::Streams::default();
         let ids: Vec<md5::StreamId> = (0..count).map(|_| streams.open()).collect();
         let turns = ROUND_BYTES / 2 / piece.len() / count;
         for _ in 0..turns {
             ids.iter().for_each(|id| streams.push(*id, piece.clone()));
-            streams.run(ids[0], 0);
+            streams.turn(ids[0], 0);
         }
         for id in ids {
             black_box(streams.finish(id));

@@ -65,7 +65,7 @@ async fn fill(runtime: &GlommioRuntime, storage: &DirectStorage, length: BlockCo
     while at < length.0 {
         let mut buffer = take(runtime, 256).await;
         buffer.fill(at as u8);
-        let (_, result) = storage.write(BlockIndex(at), buffer, WriteSync::Cached).await;
+        let result = storage.write(BlockIndex(at), buffer, WriteSync::Cached).await;
         result.expect("written");
         at += 256;
     }
@@ -93,8 +93,8 @@ async fn measure(
                 let last = storage.geometry().length.0 / blocks;
                 let at = BlockIndex(runtime.random_u64() % last * blocks);
                 let buffer = take(runtime, blocks).await;
-                let (_, result) = match kind {
-                    Kind::Read => storage.read(at, buffer).await,
+                let result = match kind {
+                    Kind::Read => storage.read(at, buffer).await.1,
                     Kind::Write => storage.write(at, buffer, WriteSync::Cached).await,
                     Kind::DurableWrite => storage.write(at, buffer, WriteSync::Durable).await,
                 };

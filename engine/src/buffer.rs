@@ -20,9 +20,11 @@ use std::io;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Poll, Waker};
 
+use bytes::Bytes;
 use crossbeam_queue::ArrayQueue;
 
 use crate::units::{BLOCK_BYTES, BlockCount};
@@ -101,6 +103,41 @@ impl DerefMut for Buffer {
 }
 
 impl AsRef<[u8]> for Buffer {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
+/// A buffer that is not changed any more, and that several may read: the drive that writes it, and who
+/// hashes it meanwhile.
+#[derive(Clone, Debug)]
+pub struct SharedBuffer(Arc<Buffer>);
+
+impl SharedBuffer {
+    pub fn length_blocks(&self) -> BlockCount {
+        self.0.length_blocks()
+    }
+
+    /// Its bytes, which keep it.
+    pub fn bytes(&self) -> Bytes {
+        Bytes::from_owner(self.clone())
+    }
+}
+
+impl From<Buffer> for SharedBuffer {
+    fn from(buffer: Buffer) -> Self {
+        Self(Arc::new(buffer))
+    }
+}
+
+impl Deref for SharedBuffer {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl AsRef<[u8]> for SharedBuffer {
     fn as_ref(&self) -> &[u8] {
         self
     }

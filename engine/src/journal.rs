@@ -313,7 +313,7 @@ impl<R: Runtime, S: Storage> Journal<R, S> {
 
     async fn write_batches(self: Rc<Self>) {
         while let Some((at, buffer, last)) = self.compose() {
-            let (_, result) = self.storage.write(at, buffer, WriteSync::Durable).await;
+            let result = self.storage.write(at, buffer, WriteSync::Durable).await;
             if let Err(error) = result {
                 self.fail(as_flush_failure(error));
                 self.ring.borrow_mut().writing = false;

@@ -2,9 +2,9 @@
 //! instruction set makes faster (0.7 GB/s here); the streams of several requests are independent, so
 //! their blocks are hashed side by side, one stream in each lane of a vector register.
 //!
-//! [`Streams`] belongs to one core. Bytes are pushed without being hashed; [`Streams::run`] takes what
-//! has gathered, several streams in step, and stops where too few are left to fill the lanes: what
-//! remains waits for company, up to [`HELD_BYTES_MAX`] a stream.
+//! [`Streams`] belongs to one core. Bytes are pushed without being hashed and stay where they are. Who
+//! needs a stream's hash takes turns for it ([`Streams::turn`]), and the streams that hold most go along
+//! in the other lanes: a step costs the same whether one lane is filled or all. So it pays to ask late.
 //!
 //! Algorithm: RFC 1321; side by side as in Intel's multi-buffer papers and isa-l_crypto.
 
@@ -16,10 +16,8 @@ use bytes::Bytes;
 
 use lanes::{BLOCK, Kernel, LANES_MAX, State};
 
-/// From this many bytes on a stream wants to be hashed.
-pub const READY_BYTES: usize = 256 << 10;
-/// More than this is never left waiting.
-pub const HELD_BYTES_MAX: usize = 1 << 20;
+/// Bytes of each lane that one turn hashes: one or two milliseconds, however many lanes are filled.
+pub const TURN_BYTES: usize = 1 << 20;
 /// Streams from which on lanes are faster than one stream after the other.
 const LANES_WORTH: usize = 2;
 
@@ -82,25 +80,25 @@ impl Streams {
         stream.pending.push_back(bytes);
     }
 
+    /// Whether only one stream is open: nobody could go along.
+    pub fn is_alone(&self) -> bool {
+        self.streams.len() - self.free.len() == 1
+    }
+
     /// Bytes that were pushed and not hashed.
     pub fn pending_bytes(&self, id: StreamId) -> usize {
         self.streams[id.0].as_ref().expect("an open stream").pending_bytes
     }
 
-    /// Hashes what has gathered of `id` and of the streams that hold most, one for each lane, as long as
-    /// the lanes are well filled, until none of these is left with more than [`HELD_BYTES_MAX`], and `id`
-    /// with no more than `left_bytes`. That takes some milliseconds at most, however many streams there
-    /// are.
-    pub fn run(&mut self, id: StreamId, left_bytes: usize) {
+    /// Hashes what has gathered of `id`, and of the streams that hold most in the other lanes, until `id`
+    /// is left with no more than `left_bytes`; [`TURN_BYTES`] of each at most.
+    pub fn turn(&mut self, id: StreamId, left_bytes: usize) {
         let chosen = self.fullest(id);
-        let enough = LANES_WORTH.max(chosen.len() / 2);
         let mut lanes: Vec<Lane> =
             chosen.into_iter().filter_map(|stream| self.next_lane(stream)).collect();
-        while !lanes.is_empty() {
-            if lanes.len() < enough && !self.must_go_on(id, left_bytes, &lanes) {
-                break;
-            }
-            self.step(&mut lanes);
+        let mut room = TURN_BYTES;
+        while room > 0 && self.is_wanted(id, left_bytes, &lanes) {
+            room -= self.step(&mut lanes, room);
         }
         for lane in lanes {
             let stream = self.streams[lane.stream].as_mut().expect("its lane is at work");
@@ -110,7 +108,9 @@ impl Streams {
 
     /// The hash of all that was pushed. The stream is gone afterwards.
     pub fn finish(&mut self, id: StreamId) -> [u8; 16] {
-        self.run(id, 0);
+        while self.pending_bytes(id) > 0 {
+            self.turn(id, 0);
+        }
         let stream = self.streams[id.0].take().expect("an open stream");
         self.free.push(id.0);
         stream.finish()
@@ -130,11 +130,10 @@ impl Streams {
         chosen
     }
 
-    fn must_go_on(&self, id: StreamId, left_bytes: usize, lanes: &[Lane]) -> bool {
-        lanes.iter().any(|lane| {
+    fn is_wanted(&self, id: StreamId, left_bytes: usize, lanes: &[Lane]) -> bool {
+        lanes.iter().find(|lane| lane.stream == id.0).is_some_and(|lane| {
             let stream = self.streams[lane.stream].as_ref().expect("its lane is at work");
-            let left = lane.blocks.len() + stream.partial_bytes + stream.pending_bytes;
-            left > if lane.stream == id.0 { left_bytes } else { HELD_BYTES_MAX }
+            lane.blocks.len() + stream.partial_bytes + stream.pending_bytes > left_bytes
         })
     }
 
@@ -143,28 +142,29 @@ impl Streams {
         Some(Lane { stream, blocks })
     }
 
-    /// Hashes the blocks that all lanes have, then fills the lanes that ran out.
-    fn step(&mut self, lanes: &mut Vec<Lane>) {
+    /// Hashes the blocks that all lanes have, `most_bytes` of them at most, then fills the lanes that
+    /// ran out. Answers how many bytes of each.
+    fn step(&mut self, lanes: &mut Vec<Lane>, most_bytes: usize) -> usize {
+        let shortest = lanes.iter().map(|lane| lane.blocks.len()).min().expect("not empty");
+        let bytes = shortest.min(most_bytes);
         if lanes.len() < LANES_WORTH {
             for lane in &*lanes {
                 let stream = self.streams[lane.stream].as_mut().expect("its lane is at work");
-                lanes::one(&mut stream.state, &lane.blocks);
+                lanes::one(&mut stream.state, &lane.blocks[..bytes]);
             }
-            lanes.iter_mut().for_each(|lane| lane.blocks.clear());
         } else {
-            let shortest = lanes.iter().map(|lane| lane.blocks.len()).min().expect("not empty");
             let mut states = [START; LANES_MAX];
             let mut inputs: [&[u8]; LANES_MAX] = [&[]; LANES_MAX];
             for (at, lane) in lanes.iter().enumerate() {
                 states[at] = self.streams[lane.stream].as_ref().expect("at work").state;
-                inputs[at] = &lane.blocks[..shortest];
+                inputs[at] = &lane.blocks[..bytes];
             }
             self.kernel.run(&mut states, &inputs[..lanes.len()]);
-            for (lane, state) in lanes.iter_mut().zip(states) {
+            for (lane, state) in lanes.iter().zip(states) {
                 self.streams[lane.stream].as_mut().expect("at work").state = state;
-                bytes::Buf::advance(&mut lane.blocks, shortest);
             }
         }
+        lanes.iter_mut().for_each(|lane| bytes::Buf::advance(&mut lane.blocks, bytes));
         for at in (0..lanes.len()).rev() {
             if lanes[at].blocks.is_empty() {
                 match self.next_lane(lanes[at].stream) {
@@ -173,6 +173,7 @@ impl Streams {
                 }
             }
         }
+        bytes
     }
 }
 

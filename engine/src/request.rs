@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::buffer::Buffer;
+use crate::buffer::{Buffer, SharedBuffer};
 use crate::error::Error;
 use crate::record::Record;
 use crate::units::{
@@ -99,7 +99,7 @@ pub enum Request {
     StageWrite {
         payload: PayloadId,
         run: u64,
-        buffer: Buffer,
+        buffer: SharedBuffer,
     },
     /// Makes the shard durable. Answered when it is.
     StageSeal {

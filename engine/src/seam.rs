@@ -10,7 +10,7 @@
 use std::future::Future;
 use std::time::Duration;
 
-use crate::buffer::Buffer;
+use crate::buffer::{Buffer, SharedBuffer};
 use crate::error::Result;
 use crate::units::{BlockCount, BlockIndex};
 
@@ -83,9 +83,9 @@ pub trait Storage: 'static {
     fn write(
         &self,
         at: BlockIndex,
-        buffer: Buffer,
+        buffer: impl Into<SharedBuffer>,
         sync: WriteSync,
-    ) -> impl Future<Output = (Buffer, Result<()>)>;
+    ) -> impl Future<Output = Result<()>>;
 
     fn flush(&self) -> impl Future<Output = Result<()>>;
 

@@ -207,7 +207,7 @@ pub async fn write<S: Storage>(storage: &S, superblock: &Superblock) -> Result<(
     for pair in [[0, 1], [2, 3]] {
         for copy in pair {
             let buffer = superblock.encode(copy);
-            storage.write(COPIES[copy], buffer, WriteSync::Cached).await.1?;
+            storage.write(COPIES[copy], buffer, WriteSync::Cached).await?;
         }
         storage.flush().await?;
     }
@@ -218,7 +218,7 @@ pub async fn write<S: Storage>(storage: &S, superblock: &Superblock) -> Result<(
 async fn repair<S: Storage>(storage: &S, copies: &Copies, chosen: &Superblock) -> Result<()> {
     for (copy, content) in copies.copies.iter().enumerate() {
         if content.as_ref() != Some(chosen) {
-            storage.write(COPIES[copy], chosen.encode(copy), WriteSync::Cached).await.1?;
+            storage.write(COPIES[copy], chosen.encode(copy), WriteSync::Cached).await?;
             storage.flush().await?;
         }
     }
@@ -228,7 +228,7 @@ async fn repair<S: Storage>(storage: &S, copies: &Copies, chosen: &Superblock) -
 /// Makes the storage blank: what it held is no drive any more.
 pub async fn erase<S: Storage>(storage: &S) -> Result<()> {
     for at in COPIES {
-        storage.write(at, Buffer::zeroed(BlockCount(1)), WriteSync::Cached).await.1?;
+        storage.write(at, Buffer::zeroed(BlockCount(1)), WriteSync::Cached).await?;
     }
     storage.flush().await
 }

@@ -64,7 +64,7 @@ impl Witness {
     }
 
     /// The drive has answered this very moment: what it says must be so, unless the record was
-    /// superseded there meanwhile. Answers which shards the drive says that it holds.
+    /// superseded there, or the drive fenced, meanwhile. Answers which shards the drive says that it holds.
     pub fn answered(&self, host: &SimHost, asked: &Asked, reply: &Reply) -> Vec<PayloadId> {
         let Asked(drive, payloads) = asked;
         let said: Vec<PayloadId> = match reply {
@@ -75,7 +75,8 @@ impl Witness {
             }
             _ => return Vec::new(),
         };
-        let open = host.drive().expect("a drive that answers is open");
+        // Fenced since: what it said can not be looked at any more.
+        let Some(open) = host.drive() else { return said };
         for payload in &said {
             let is_true = open.holds_durably(*payload) || !open.names(*payload);
             assert!(is_true, "I7: {drive:?} says that it has {payload}");

@@ -197,7 +197,7 @@ impl<R: Runtime, S: Storage> Drive<R, S> {
 
     /// Writes to an extent that nobody knows of yet, and gives it up where that fails.
     async fn write_frame(&self, extent: Extent, buffer: Buffer) -> Result<()> {
-        let (_, result) = self.storage.write(extent.start, buffer, WriteSync::Cached).await;
+        let result = self.storage.write(extent.start, buffer, WriteSync::Cached).await;
         if result.is_err() {
             let mut state = self.state.borrow_mut();
             state.segments.spoil(extent.start);

@@ -200,7 +200,7 @@ impl<R: Runtime, S: Storage> Drive<R, S> {
             let written = match verified_run(&*self.storage, payload, run, at, blocks).await {
                 Ok(buffer) => {
                     let at = block_of(&to, checksum_block(run));
-                    let (_, result) = self.storage.write(at, buffer, WriteSync::Cached).await;
+                    let result = self.storage.write(at, buffer, WriteSync::Cached).await;
                     result.map(|()| true).map_err(|error| (at, error))
                 }
                 Err(error) => {

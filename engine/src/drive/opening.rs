@@ -56,7 +56,7 @@ impl<R: Runtime, S: Storage> Drive<R, S> {
             let left = BlockCount(regions.journal.end().0 - at.0);
             let buffer = Buffer::zeroed(ZERO_FILL_BLOCKS.min(left));
             let length = buffer.length_blocks();
-            storage.write(at, buffer, WriteSync::Cached).await.1?;
+            storage.write(at, buffer, WriteSync::Cached).await?;
             at = at.plus(length);
         }
         storage.flush().await?;

@@ -13,7 +13,7 @@ use std::rc::Rc;
 
 use super::payload::block_of;
 use super::{Drive, State};
-use crate::buffer::Buffer;
+use crate::buffer::SharedBuffer;
 use crate::checksum::{RUN_BLOCKS, checksum_block};
 use crate::error::{Error, Result};
 use crate::format::{Extent, Origin, Stored};
@@ -109,7 +109,7 @@ impl<R: Runtime, S: Storage> Drive<R, S> {
         self: &Rc<Self>,
         payload: PayloadId,
         run: u64,
-        buffer: Buffer,
+        buffer: SharedBuffer,
     ) -> Result<Reply> {
         let (at, over, number) = {
             let mut state = self.state.borrow_mut();
@@ -125,7 +125,7 @@ impl<R: Runtime, S: Storage> Drive<R, S> {
         let done = Rc::new(Progress::default());
         let told = Rc::clone(&done);
         self.runtime.spawn(async move {
-            let (_, result) = drive.storage.write(at, buffer, WriteSync::Cached).await;
+            let result = drive.storage.write(at, buffer, WriteSync::Cached).await;
             let now = drive.runtime.now();
             drive.state.borrow_mut().write_over(payload, number, at, &result, now);
             over.advance(over.reached() + 1);
@@ -218,7 +218,7 @@ impl<R: Runtime, S: Storage> Drive<R, S> {
 
 impl Staging {
     /// Where run `run` goes, if `buffer` can be it.
-    fn place_of(&self, run: u64, buffer: &Buffer) -> Result<BlockIndex> {
+    fn place_of(&self, run: u64, buffer: &SharedBuffer) -> Result<BlockIndex> {
         let runs = self.written.len() as u64;
         if run >= runs {
             return Err(Error::Limit { what: "runs of the shard", limit: runs });

@@ -56,8 +56,8 @@ fn mix(kernel: Kernel, seed: u64) {
         match prng.below(12) {
             0 => {
                 let left = prng.index(2_000);
-                streams.run(*id, left);
-                assert!(streams.pending_bytes(*id) <= left);
+                streams.turn(*id, left);
+                assert!(streams.pending_bytes(*id) <= left, "a turn is longer than what there is");
             }
             1 => {
                 streams.close(*id);
@@ -77,16 +77,19 @@ fn mix(kernel: Kernel, seed: u64) {
 }
 
 #[test]
-fn a_lone_stream_waits_for_company_and_does_not_hold_too_much() {
+fn who_takes_turns_takes_the_others_along() {
     let mut streams = Streams::default();
+    let long = body(2 * TURN_BYTES + BLOCK, 1);
     let [one, two] = [0, 1].map(|_| streams.open());
-    streams.push(one, body(HELD_BYTES_MAX, 1));
-    streams.run(two, READY_BYTES);
-    assert_eq!(streams.pending_bytes(one), HELD_BYTES_MAX, "nothing asked for more");
-    streams.push(one, body(BLOCK, 3));
-    streams.run(two, READY_BYTES);
-    assert!(streams.pending_bytes(one) <= HELD_BYTES_MAX);
-    streams.push(two, body(HELD_BYTES_MAX, 2));
-    streams.run(two, READY_BYTES);
-    assert!(streams.pending_bytes(two) <= READY_BYTES);
+    streams.push(one, long.clone());
+    streams.push(two, long.slice(..TURN_BYTES / 2));
+    assert!(!streams.is_alone());
+    streams.turn(one, TURN_BYTES / 4);
+    assert_eq!(streams.pending_bytes(one), TURN_BYTES + BLOCK, "that is one turn");
+    assert_eq!(streams.pending_bytes(two), 0, "it went along");
+    streams.turn(one, BLOCK);
+    assert_eq!(streams.pending_bytes(one), BLOCK, "that much was asked to be left");
+    assert_eq!(streams.finish(two), reference(&long[..TURN_BYTES / 2]));
+    assert!(streams.is_alone());
+    assert_eq!(streams.finish(one), reference(&long));
 }

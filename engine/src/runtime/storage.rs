@@ -17,7 +17,7 @@ use std::rc::Rc;
 
 use super::GlommioRuntime;
 use super::ring::{Finished, Lane, Operation, Ring};
-use crate::buffer::Buffer;
+use crate::buffer::{Buffer, SharedBuffer};
 use crate::error::{Error, Result};
 use crate::seam::{Geometry, Storage, WriteSync};
 use crate::units::{BLOCK_BYTES, BlockCount, BlockIndex};
@@ -99,8 +99,8 @@ impl DirectStorage {
         self.inner.ring.begin(&self.inner.lane, operation).await
     }
 
-    fn assert_within(&self, at: BlockIndex, buffer: &Buffer) {
-        let end = at.plus(buffer.length_blocks());
+    fn assert_within(&self, at: BlockIndex, buffer: &[u8]) {
+        let end = at.plus(BlockCount((buffer.len() / BLOCK_BYTES) as u64));
         let length = self.inner.length.get();
         assert!(end.0 <= length.0, "blocks up to {end:?} of a file of {length:?}");
     }
@@ -143,11 +143,16 @@ impl Storage for DirectStorage {
         (buffer, finished.result.map_err(|errno| self.io_error("read", at, errno)))
     }
 
-    async fn write(&self, at: BlockIndex, buffer: Buffer, sync: WriteSync) -> (Buffer, Result<()>) {
+    async fn write(
+        &self,
+        at: BlockIndex,
+        buffer: impl Into<SharedBuffer>,
+        sync: WriteSync,
+    ) -> Result<()> {
+        let buffer = buffer.into();
         self.assert_within(at, &buffer);
         let finished = self.run(Operation::Write { at, buffer, sync }).await;
-        let Operation::Write { buffer, .. } = finished.operation else { unreachable!() };
-        (buffer, finished.result.map_err(|errno| self.io_error("write", at, errno)))
+        finished.result.map_err(|errno| self.io_error("write", at, errno))
     }
 
     async fn flush(&self) -> Result<()> {

@@ -15,7 +15,7 @@ use super::faults::Latency;
 use super::image::contents;
 use super::medium::Write;
 use super::runtime::SimRuntime;
-use crate::buffer::Buffer;
+use crate::buffer::{Buffer, SharedBuffer};
 use crate::checksum::crc64;
 use crate::error::Result;
 use crate::seam::{Geometry, Storage, WriteSync};
@@ -95,9 +95,10 @@ impl Storage for SimStorage {
     fn write(
         &self,
         at: BlockIndex,
-        buffer: Buffer,
+        buffer: impl Into<SharedBuffer>,
         sync: WriteSync,
-    ) -> impl Future<Output = (Buffer, Result<()>)> {
+    ) -> impl Future<Output = Result<()>> {
+        let buffer = buffer.into();
         let blocks = at.0..at.0 + buffer.length_blocks().0;
         let is_durable = sync == WriteSync::Durable;
         let mut delay = self.delay(|latency| latency.write.clone());
@@ -110,15 +111,12 @@ impl Storage for SimStorage {
             true => self.disk.state.borrow_mut().submit_write(self.opening, write),
             false => None,
         };
-        self.operation(delay, move |state, presence| {
-            let outcome = match presence {
-                Ok(()) => state.end_write(id.expect("an opening that ended stays so"), blocks),
-                Err(error) => {
-                    id.into_iter().for_each(|id| state.abandon_write(id));
-                    Err(error)
-                }
-            };
-            (buffer, outcome)
+        self.operation(delay, move |state, presence| match presence {
+            Ok(()) => state.end_write(id.expect("an opening that ended stays so"), blocks),
+            Err(error) => {
+                id.into_iter().for_each(|id| state.abandon_write(id));
+                Err(error)
+            }
         })
     }
 

@@ -41,7 +41,7 @@ fn grown_disk(seed: u64) -> SimDisk {
 }
 
 async fn write(storage: &SimStorage, at: u64, byte: u8, sync: WriteSync) {
-    storage.write(BlockIndex(at), filled(1, byte), sync).await.1.expect("the disk is well");
+    storage.write(BlockIndex(at), filled(1, byte), sync).await.expect("the disk is well");
 }
 
 async fn read(storage: &SimStorage, at: u64) -> Result<Buffer, Error> {

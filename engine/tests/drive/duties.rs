@@ -253,7 +253,7 @@ fn a_shard_longer_than_a_segment_reads_back_in_any_piece() {
             let mut buffer = Buffer::zeroed(BlockCount(1 + (piece.len() / BLOCK_BYTES) as u64));
             buffer[BLOCK_BYTES..].copy_from_slice(piece);
             seal_run(&mut buffer, payload, 0, run);
-            drive.handle(Request::StageWrite { payload, run, buffer })
+            drive.handle(Request::StageWrite { payload, run, buffer: buffer.into() })
         };
         // In any order, and sealed only when all are there.
         for run in [5, 0, 3, 1, 2] {
@@ -349,7 +349,7 @@ fn a_write_that_comes_while_a_shard_is_sealed_is_refused() {
         assert!(matches!(drive.handle(open).await, Reply::Done));
         let write = || {
             let buffer = run_buffer(payload, 2, 0);
-            drive.handle(Request::StageWrite { payload, run: 0, buffer })
+            drive.handle(Request::StageWrite { payload, run: 0, buffer: buffer.into() })
         };
         assert!(matches!(write().await, Reply::Done));
         let seal = || drive.handle(Request::StageSeal { payload });
@@ -372,7 +372,7 @@ fn a_shard_that_is_opened_again_begins_anew() {
         };
         let write = |run: u64, blocks| {
             let buffer = run_buffer(payload, blocks, run);
-            drive.handle(Request::StageWrite { payload, run, buffer })
+            drive.handle(Request::StageWrite { payload, run, buffer: buffer.into() })
         };
         let seal = || drive.handle(Request::StageSeal { payload });
         // Its writer gave up after one run of two.

@@ -166,7 +166,8 @@ pub(crate) async fn stage_run(
         return opened;
     }
     let buffer = run_buffer(payload, blocks, 0);
-    let written = drive.handle(Request::StageWrite { payload, run: 0, buffer }).await;
+    let written =
+        drive.handle(Request::StageWrite { payload, run: 0, buffer: buffer.into() }).await;
     if !matches!(written, Reply::Done) {
         return written;
     }

@@ -224,23 +224,21 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
         Ok(null.map(|_| Which::Null))
     }
 
-    /// The payloads that the archives of `key` list; `None` where one of them is lost, and keeps what
-    /// nobody can tell any more. For who has read the key's head before.
+    /// The payloads that the archives of `key` list, and whether that is all: one that is lost may have
+    /// listed what nobody can tell any more. For who has read the key's head before.
     pub(super) async fn payloads_archived(
         &self,
         set: SetIndex,
         key: &Key,
-    ) -> Result<Option<BTreeSet<PayloadId>>> {
-        let mut listed = BTreeSet::new();
+    ) -> Result<(BTreeSet<PayloadId>, bool)> {
+        let (mut listed, mut is_all) = (BTreeSet::new(), true);
         let mut archives = Range::all(set, archives_of(key)).with_markers();
         while let Some((archive, record)) = archives.next(self).await? {
-            if record.kind() == Kind::Lost {
-                return Ok(None);
-            }
+            is_all &= record.kind() != Kind::Lost;
             let payloads = self.payloads_of(&archive, &record).await?;
             listed.extend(payloads.into_iter().map(|layout| layout.payload));
         }
-        Ok(Some(listed))
+        Ok((listed, is_all))
     }
 
     /// Whether the object that `record` describes, first decided in `slot` of `key`, is there, whatever was

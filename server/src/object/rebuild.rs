@@ -47,7 +47,7 @@ pub(super) async fn rebuild_shard<M: Mailbox, R: Runtime>(
         let mut buffer = Buffer::zeroed(blocks);
         buffer[BLOCK_BYTES..BLOCK_BYTES + bytes.len()].copy_from_slice(&bytes);
         checksum::seal_run(&mut buffer, payload, checksum_shard(layout, shard), run);
-        rebuild.ask(Request::StageWrite { payload, run, buffer }).await?;
+        rebuild.ask(Request::StageWrite { payload, run, buffer: buffer.into() }).await?;
     }
     rebuild.ask(Request::StageSeal { payload }).await
 }

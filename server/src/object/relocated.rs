@@ -112,9 +112,10 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
         let mut listed: BTreeSet<PayloadId> =
             listed.into_iter().map(|layout| layout.payload).collect();
         if record.lineage().is_some() {
-            let Some(archived) = self.payloads_archived(set, object).await? else {
+            let (archived, is_all) = self.payloads_archived(set, object).await?;
+            if !is_all {
                 return Ok(None);
-            };
+            }
             listed.extend(archived);
         }
         Ok(Some(listed))

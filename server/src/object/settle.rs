@@ -368,8 +368,9 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
         if head.is_none_or(|(_, record)| record.lineage().is_none()) {
             return Ok(false);
         }
-        let listed = self.payloads_archived(set, object).await?;
-        Ok(listed.is_none_or(|listed| listed.contains(&orphan.payload)))
+        // A version that is lost needs nothing any more, whether as head or in its archive.
+        let (listed, _) = self.payloads_archived(set, object).await?;
+        Ok(listed.contains(&orphan.payload))
     }
 
     async fn lists(&self, record: &Record, orphan: &Orphan) -> Result<bool> {

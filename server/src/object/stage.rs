@@ -3,13 +3,15 @@
 //!
 //! A body is taken in stripes of `data_shards * unit_bytes` bytes. Data bytes are copied once, from
 //! the connection's buffer into the shard's; parity is computed stripe by stripe while the data is
-//! still in cache. At most [`WINDOWS_IN_FLIGHT`] windows of one run per shard are in memory.
+//! still in cache. The drives write from these buffers, and the body is hashed in them meanwhile or
+//! afterwards, when other bodies can go along. At most [`WINDOWS_IN_FLIGHT`] windows of one run per shard
+//! are in memory, each until the drives have it and it is hashed.
 //!
 //! Dropping the future of [`stage`] frees what was staged so far.
 
 use std::time::Duration;
 
-use basalt_engine::buffer::Buffer;
+use basalt_engine::buffer::{Buffer, SharedBuffer};
 use basalt_engine::checksum::{self, RUN_BLOCKS};
 use basalt_engine::codec;
 use basalt_engine::record::Layout;
@@ -56,10 +58,12 @@ pub(super) async fn stage<M: Mailbox, R: Runtime>(
     layout: Layout,
     body: &mut impl Source,
 ) -> Result<Staged> {
-    let mut intake = Intake::new(store, body, layout.bytes);
+    let mut intake = Intake::new(body, layout.bytes);
+    let mut hash = store.hashing().begin();
     if layout.is_co_staged() {
         let bytes = intake.take_all().await?;
-        let (md5, checksums) = intake.finish().await?;
+        hash.push(bytes.clone());
+        let (md5, checksums) = intake.finish(hash).await?;
         let checksum = checksum::small_shard(layout.payload, 0, &bytes);
         let copy = Some(SmallShard { checksum, bytes });
         return Ok(Staged { layout: Some(layout), md5, checksums, copy });
@@ -68,7 +72,8 @@ pub(super) async fn stage<M: Mailbox, R: Runtime>(
     let mut shards = Shards::new(store, key, operation, &layout);
     let (md5, checksums) = if layout.is_small() {
         let (whole, _room) = small_shards(store, &layout, &mut intake).await?;
-        let checked = intake.finish().await?;
+        push_data(&mut hash, &layout, &whole, layout.bytes);
+        let checked = intake.finish(hash).await?;
         shards.write_small(whole).await?;
         checked
     } else {
@@ -77,14 +82,16 @@ pub(super) async fn stage<M: Mailbox, R: Runtime>(
             // Memory is taken only once there is something to put into it, room on the drives only
             // once a window came: a length alone is no body.
             intake.wait().await?;
-            let room = shards.room_for(bytes).await?;
-            let window = windows.fill(&mut intake, room).await?;
+            let room = shards.room_for(bytes, &mut hash).await?;
+            let window = windows.fill(&mut intake, &mut hash, room).await?;
             if window.run == 0 {
                 shards.open().await?;
             }
-            shards.write_window(window).await?;
+            shards.write_window(window, &mut hash).await?;
         }
-        let checked = intake.finish().await?;
+        intake.end().await?;
+        shards.land(&mut hash).await?;
+        let checked = intake.finish(hash).await?;
         shards.seal().await?;
         checked
     };
@@ -97,7 +104,7 @@ pub(super) async fn stage_nothing<M: Mailbox, R: Runtime>(
     store: &Store<M, R>,
     body: &mut impl Source,
 ) -> Result<Staged> {
-    let (md5, checksums) = Intake::new(store, body, 0).finish().await?;
+    let (md5, checksums) = Intake::new(body, 0).finish(store.hashing().begin()).await?;
     Ok(Staged { layout: None, md5, checksums, copy: None })
 }
 
@@ -150,19 +157,18 @@ impl<M: Mailbox, R: Runtime> Drop for DiscardOnDrop<'_, M, R> {
     }
 }
 
-/// The body as it comes in: counted and hashed once.
+/// The body as it comes in.
 struct Intake<'a, S: Source> {
     source: &'a mut S,
     size: u64,
     taken: u64,
     pending: Bytes,
-    md5: BodyHash,
+    has_ended: bool,
 }
 
 impl<'a, S: Source> Intake<'a, S> {
-    fn new<M: Mailbox, R: Runtime>(store: &Store<M, R>, source: &'a mut S, size: u64) -> Self {
-        let md5 = store.hashing().begin();
-        Self { source, size, taken: 0, pending: Bytes::new(), md5 }
+    fn new(source: &'a mut S, size: u64) -> Self {
+        Self { source, size, taken: 0, pending: Bytes::new(), has_ended: false }
     }
 
     fn remaining(&self) -> u64 {
@@ -179,7 +185,6 @@ impl<'a, S: Source> Intake<'a, S> {
             now.copy_from_slice(&bytes);
             out = later;
             self.taken += length as u64;
-            self.md5.update(bytes).await;
         }
         Ok(())
     }
@@ -199,13 +204,23 @@ impl<'a, S: Source> Intake<'a, S> {
         Ok(bytes.freeze())
     }
 
-    /// After the last byte: nothing may follow, and every check of the body must hold.
-    async fn finish(self) -> Result<([u8; 16], Vec<super::api::Checksum>)> {
+    /// After the last byte: nothing may follow.
+    async fn end(&mut self) -> Result<()> {
         assert_eq!(self.remaining(), 0, "the whole body was taken");
+        if self.has_ended {
+            return Ok(());
+        }
         if !self.pending.is_empty() || self.source.next().await?.is_some() {
             return Err(SourceError::TooLong.into());
         }
-        let md5 = self.md5.finish().await;
+        self.has_ended = true;
+        Ok(())
+    }
+
+    /// After the last byte: nothing may follow, and every check of the body must hold.
+    async fn finish(mut self, hash: BodyHash) -> Result<([u8; 16], Vec<super::api::Checksum>)> {
+        self.end().await?;
+        let md5 = hash.finish().await;
         let checksums = self.source.finish(&md5)?;
         Ok((md5, checksums))
     }
@@ -261,11 +276,37 @@ async fn fill_stripe<S: Source, B: AsRef<[u8]> + AsMut<[u8]>>(
     Ok(())
 }
 
+/// Has the body's bytes hashed that stand in the first of `shards`, stripe by stripe; from there on the
+/// body has `remaining` bytes.
+fn push_data(hash: &mut BodyHash, layout: &Layout, shards: &[Bytes], mut remaining: u64) {
+    let data = &shards[..usize::from(layout.data_shards)];
+    let mut at = 0;
+    while remaining > 0 && at < data[0].len() {
+        let piece = piece_bytes(layout, remaining);
+        for shard in data {
+            let length = usize::try_from(remaining.min(piece as u64)).expect("fits");
+            hash.push(shard.slice(at..at + length));
+            remaining -= length as u64;
+        }
+        at += piece;
+    }
+}
+
 /// One run of every shard: a checksum block, then up to [`RUN_BLOCKS`] data blocks.
 struct Window {
     run: u64,
-    shards: Vec<Buffer>,
+    shards: Vec<SharedBuffer>,
     room: Permit,
+    /// Bytes of the body up to its end.
+    body_end: u64,
+}
+
+/// A window that drives are writing.
+struct InFlight {
+    replies: Replies,
+    body_end: u64,
+    /// Held until the window's memory is free.
+    _room: Permit,
 }
 
 /// Cuts the body into windows.
@@ -308,8 +349,14 @@ impl<'a> Windows<'a> {
     }
 
     /// The next window, sealed.
-    async fn fill(&mut self, intake: &mut Intake<'_, impl Source>, room: Permit) -> Result<Window> {
+    async fn fill(
+        &mut self,
+        intake: &mut Intake<'_, impl Source>,
+        hash: &mut BodyHash,
+        room: Permit,
+    ) -> Result<Window> {
         let layout = self.layout;
+        let remaining = intake.remaining();
         let blocks = self.run_blocks();
         let mut shards: Vec<RunData> =
             (0..layout.shards()).map(|_| RunData(Buffer::unwritten(blocks))).collect();
@@ -328,9 +375,13 @@ impl<'a> Windows<'a> {
             let shard = checksum_shard(layout, index);
             checksum::seal_run(buffer, layout.payload, shard, self.run);
         }
+        let shards: Vec<SharedBuffer> = shards.into_iter().map(SharedBuffer::from).collect();
+        let data: Vec<Bytes> =
+            shards.iter().map(|shard| shard.bytes().slice(BLOCK_BYTES..)).collect();
+        push_data(hash, layout, &data, remaining);
         let run = self.run;
         self.run += 1;
-        Ok(Window { run, shards, room })
+        Ok(Window { run, shards, room, body_end: intake.taken })
     }
 }
 
@@ -349,7 +400,7 @@ struct Shards<'a, M: Mailbox, R: Runtime> {
     /// `alive[i]`: the drive of shard `i` did everything it was asked so far.
     alive: Vec<bool>,
     full: bool,
-    in_flight: std::collections::VecDeque<(Replies, Permit)>,
+    in_flight: std::collections::VecDeque<InFlight>,
 }
 
 impl<'a, M: Mailbox, R: Runtime> Shards<'a, M, R> {
@@ -397,24 +448,26 @@ impl<'a, M: Mailbox, R: Runtime> Shards<'a, M, R> {
     }
 
     /// Room for a window. Who waits for it gives back what its windows in flight hold first.
-    async fn room_for(&mut self, bytes: u64) -> Result<Permit> {
+    async fn room_for(&mut self, bytes: u64, hash: &mut BodyHash) -> Result<Permit> {
         if let Some(room) = self.store.writing().try_admit(bytes) {
             return Ok(room);
         }
-        self.land().await?;
+        self.land(hash).await?;
         self.store.writing().admit(bytes, self.store.runtime()).await
     }
 
-    /// Waits for all windows in flight.
-    async fn land(&mut self) -> Result<()> {
-        while let Some((oldest, _room)) = self.in_flight.pop_front() {
-            self.gather(oldest).await?;
+    /// Waits for all windows in flight. Afterwards everything that came so far is hashed.
+    async fn land(&mut self, hash: &mut BodyHash) -> Result<()> {
+        hash.go_ahead_if_alone().await;
+        while let Some(oldest) = self.in_flight.pop_front() {
+            self.gather(oldest.replies).await?;
+            hash.reach(oldest.body_end).await;
         }
         Ok(())
     }
 
     /// Sends a window; waits only while too many are in flight.
-    async fn write_window(&mut self, window: Window) -> Result<()> {
+    async fn write_window(&mut self, window: Window, hash: &mut BodyHash) -> Result<()> {
         let payload = self.layout.payload;
         let run = window.run;
         let mut buffers = window.shards.into_iter();
@@ -422,16 +475,19 @@ impl<'a, M: Mailbox, R: Runtime> Shards<'a, M, R> {
             let buffer = buffers.next().expect("one for each shard");
             Request::StageWrite { payload, run, buffer }
         });
-        self.in_flight.push_back((replies, window.room));
+        let (body_end, _room) = (window.body_end, window.room);
+        self.in_flight.push_back(InFlight { replies, body_end, _room });
         if self.in_flight.len() >= WINDOWS_IN_FLIGHT {
-            let (oldest, _room) = self.in_flight.pop_front().expect("not empty");
-            self.gather(oldest).await?;
+            hash.go_ahead_if_alone().await;
+            let oldest = self.in_flight.pop_front().expect("not empty");
+            self.gather(oldest.replies).await?;
+            hash.reach(oldest.body_end).await;
         }
         Ok(())
     }
 
     async fn seal(&mut self) -> Result<()> {
-        self.land().await?;
+        assert!(self.in_flight.is_empty(), "all windows have landed");
         let payload = self.layout.payload;
         let replies = self.send(|_, _| Request::StageSeal { payload });
         self.gather_durable(replies).await

@@ -12,7 +12,7 @@ use std::task::Waker;
 use io_uring::types::{Fd, FsyncFlags};
 use io_uring::{opcode, squeue};
 
-use crate::buffer::Buffer;
+use crate::buffer::{Buffer, SharedBuffer};
 use crate::seam::WriteSync;
 use crate::units::{BLOCK_BYTES, BlockIndex};
 
@@ -49,7 +49,7 @@ pub(in crate::runtime) enum Operation {
     },
     Write {
         at: BlockIndex,
-        buffer: Buffer,
+        buffer: SharedBuffer,
         sync: WriteSync,
     },
     /// fdatasync, or fsync with `metadata`.
@@ -117,7 +117,8 @@ impl Operation {
     /// Bytes that have to be moved before the operation is complete.
     fn length_bytes(&self) -> usize {
         match self {
-            Self::Read { buffer, .. } | Self::Write { buffer, .. } => buffer.len(),
+            Self::Read { buffer, .. } => buffer.len(),
+            Self::Write { buffer, .. } => buffer.len(),
             Self::Sync { .. } | Self::Allocate { .. } | Self::Stat { .. } => 0,
         }
     }

@@ -40,8 +40,7 @@ fn what_is_written_is_read_also_after_reopening() {
                 (1, 257, WriteSync::Cached),
                 (1023, 1, WriteSync::Durable),
             ] {
-                let (_, result) =
-                    storage.write(BlockIndex(at), filled(blocks, at as u8), sync).await;
+                let result = storage.write(BlockIndex(at), filled(blocks, at as u8), sync).await;
                 result.expect("written");
             }
             storage.flush().await.expect("flushed");
@@ -74,7 +73,7 @@ fn a_thousand_operations_at_once_wait_in_line() {
             storage.grow(BlockCount(1000)).await.expect("grown");
             let writes = (0..1000)
                 .map(|at| storage.write(BlockIndex(at), filled(1, at as u8), WriteSync::Cached));
-            for (_, result) in join_all(writes).await {
+            for result in join_all(writes).await {
                 result.expect("written");
             }
             let reads = (0..1000).map(|at| storage.read(BlockIndex(at), filled(1, 0)));

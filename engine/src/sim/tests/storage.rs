@@ -8,7 +8,7 @@ use futures_util::FutureExt;
 use futures_util::future::join_all;
 
 use super::{LENGTH, filled, grown_disk, read, with_storage, write};
-use crate::buffer::Buffer;
+use crate::buffer::{Buffer, SharedBuffer};
 use crate::error::Error;
 use crate::seam::{Clock, Spawn, Storage, WriteSync};
 use crate::sim::{Faults, SimDisk, SimStorage, Simulation, check_seeds};
@@ -22,7 +22,8 @@ fn storage_gives_back_what_was_written() {
         for (at, byte) in buffer.iter_mut().enumerate() {
             *byte = (at / 7) as u8;
         }
-        let (wrote, outcome) = storage.write(BlockIndex(40), buffer, WriteSync::Cached).await;
+        let wrote = SharedBuffer::from(buffer);
+        let outcome = storage.write(BlockIndex(40), wrote.clone(), WriteSync::Cached).await;
         outcome.expect("the disk is well");
         let (found, outcome) = storage.read(BlockIndex(39), filled(5, 0xee)).await;
         outcome.expect("the disk is well");
@@ -167,7 +168,7 @@ fn an_unreadable_block_is_readable_again_once_written() {
         assert_eq!(read(&storage, 7).await.expect("rewritten")[0], 1);
         assert!(read(&storage, 8).await.is_err());
         disk_in_task.make_unwritable(20..21);
-        let failed = storage.write(BlockIndex(19), filled(3, 1), WriteSync::Cached).await.1;
+        let failed = storage.write(BlockIndex(19), filled(3, 1), WriteSync::Cached).await;
         assert!(matches!(failed, Err(Error::Io { at: BlockIndex(20), errno: 5, .. })));
         disk_in_task.make_writable();
         write(&storage, 20, 1, WriteSync::Cached).await;
@@ -211,7 +212,7 @@ fn rot_full_and_read_only_disks() {
     small.limit_free(None);
     small.set_read_only(true);
     with_storage(&small, 6, |storage, _| async move {
-        let refused = storage.write(BlockIndex(0), filled(1, 1), WriteSync::Cached).await.1;
+        let refused = storage.write(BlockIndex(0), filled(1, 1), WriteSync::Cached).await;
         assert!(matches!(refused, Err(Error::Io { errno: 30, .. })));
         assert!(storage.grow(BlockCount(20)).await.is_err());
         assert_eq!(read(&storage, 0).await.expect("reads go on")[0], 0);
@@ -266,7 +267,7 @@ fn exchanged_disks_end_their_openings() {
     assert!(matches!(probe, Err(Error::Unavailable { .. })));
     assert_eq!((first.peek(1)[0], second.peek(1)[0]), (0, 1));
     let late = simulation.block_on(&runtime, async move {
-        storage.write(BlockIndex(2), filled(1, 2), WriteSync::Cached).await.1
+        storage.write(BlockIndex(2), filled(1, 2), WriteSync::Cached).await
     });
     assert!(late.is_err() && first.written_blocks().is_empty());
     second.blank();
@@ -314,7 +315,7 @@ fn faults_by_chance_happen_and_repeat() {
             let mut failed = [0u32; 3];
             for at in 0..200 {
                 let write = storage.write(BlockIndex(at), filled(1, 1), WriteSync::Cached).await;
-                failed[0] += u32::from(write.1.is_err());
+                failed[0] += u32::from(write.is_err());
                 failed[1] += u32::from(storage.flush().await.is_err());
                 failed[2] += u32::from(read(&storage, at).await.is_err());
             }
