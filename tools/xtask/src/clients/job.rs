@@ -50,7 +50,7 @@ impl<'a> Job<'a> {
             .env("AWS_SECRET_ACCESS_KEY", &self.site.credentials.secret)
             .env("AWS_DEFAULT_REGION", "us-east-1")
             .env("AWS_REGION", "us-east-1")
-            // The address of a loopback server says nothing about a machine of Amazon's.
+            // Credentials are here; nobody is to wait for a machine of Amazon's to give some.
             .env("AWS_EC2_METADATA_DISABLED", "true");
         if let Some(certificate) = &self.site.authority {
             // By name of who reads it: AWS' tools, OpenSSL and Go, Node.
