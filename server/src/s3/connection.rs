@@ -143,9 +143,13 @@ impl<S: Read + Unpin, R: Runtime> Read for Watched<S, R> {
 }
 
 impl<S: Write + Unpin, R: Runtime> Watched<S, R> {
-    fn note<T>(&self, progress: Poll<T>) -> Poll<T> {
-        match progress {
-            Poll::Ready(_) => self.watch.write_progress(),
+    fn note<T>(
+        &self,
+        progress: Poll<io::Result<T>>,
+        bytes: impl Fn(&T) -> usize,
+    ) -> Poll<io::Result<T>> {
+        match &progress {
+            Poll::Ready(outcome) => self.watch.write_progress(outcome.as_ref().map_or(0, bytes)),
             Poll::Pending => self.watch.write_waits(),
         }
         progress
@@ -159,7 +163,7 @@ impl<S: Write + Unpin, R: Runtime> Write for Watched<S, R> {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(task, bytes);
-        self.note(written)
+        self.note(written, |bytes| *bytes)
     }
 
     fn poll_write_vectored(
@@ -168,7 +172,7 @@ impl<S: Write + Unpin, R: Runtime> Write for Watched<S, R> {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write_vectored(task, slices);
-        self.note(written)
+        self.note(written, |bytes| *bytes)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -177,12 +181,12 @@ impl<S: Write + Unpin, R: Runtime> Write for Watched<S, R> {
 
     fn poll_flush(mut self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = Pin::new(&mut self.stream).poll_flush(task);
-        self.note(flushed)
+        self.note(flushed, |()| 0)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<io::Result<()>> {
         let shut = Pin::new(&mut self.stream).poll_shutdown(task);
-        self.note(shut)
+        self.note(shut, |()| 0)
     }
 }
 

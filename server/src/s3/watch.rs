@@ -3,7 +3,8 @@
 //!
 //! Each wait has the moment at which it began; progress ends it. One timer a connection looks at
 //! the earliest deadline. Time that the server itself needs counts for nobody. A body that only
-//! drips uses up its patience, which each byte restores by what it may take at the least rate.
+//! drips uses up its patience, which each byte restores by what it may take at the least rate; so does
+//! an answer that is taken in drips, whose bytes wait in memory that others need.
 
 use std::cell::Cell;
 use std::task::{Context, Poll, Waker};
@@ -13,10 +14,10 @@ use basalt_engine::seam::{Moment, Runtime};
 
 use crate::object::error::SourceError;
 
-/// A body may not arrive more slowly than this for long.
 /// The shortest time between two looks at the deadlines.
 const REST_MIN: Duration = Duration::from_millis(500);
-const BODY_BYTES_PER_SECOND_MIN: u64 = 1024;
+/// A body may not arrive, and an answer not be taken, more slowly than this for long.
+const BYTES_PER_SECOND_MIN: u64 = 1024;
 
 /// How long a connection may wait for its peer.
 #[derive(Clone, Copy, Debug)]
@@ -27,7 +28,7 @@ pub struct Patience {
     pub head: Duration,
     /// For the next bytes of a body, after it came at the least rate so far.
     pub body: Duration,
-    /// For the peer to take bytes of an answer.
+    /// For the peer to take bytes of an answer, after it took them at the least rate so far.
     pub write: Duration,
 }
 
@@ -69,6 +70,8 @@ pub(super) struct Watch<R> {
     /// What is left of the patience for this body.
     body_patience: Cell<Duration>,
     write_since: Cell<Option<Moment>>,
+    /// What is left of the patience for this answer.
+    write_patience: Cell<Duration>,
     body_waker: Cell<Option<Waker>>,
     body_timed_out: Cell<bool>,
 }
@@ -84,6 +87,7 @@ impl<R: Runtime> Watch<R> {
             body_since: Cell::new(None),
             body_patience: Cell::new(patience.body),
             write_since: Cell::new(None),
+            write_patience: Cell::new(patience.write),
             body_waker: Cell::new(None),
             body_timed_out: Cell::new(false),
         }
@@ -105,6 +109,7 @@ impl<R: Runtime> Watch<R> {
         self.idle_since.set(None);
         self.head_since.set(None);
         self.body_patience.set(self.patience.body);
+        self.write_patience.set(self.patience.write);
     }
 
     pub(super) fn request_ends(&self) {
@@ -117,8 +122,11 @@ impl<R: Runtime> Watch<R> {
         }
     }
 
-    pub(super) fn write_progress(&self) {
-        self.write_since.set(None);
+    /// The peer took bytes, or nothing is left that it could take.
+    pub(super) fn write_progress(&self, bytes: usize) {
+        let waited = self.write_since.take().map(|since| self.runtime.now().since(since));
+        let left = self.write_patience.get().saturating_sub(waited.unwrap_or_default());
+        self.write_patience.set(restored(left, bytes).min(self.patience.write));
     }
 
     /// Polls for bytes of the body, and fails once they did not come in time.
@@ -148,8 +156,7 @@ impl<R: Runtime> Watch<R> {
 
     /// Bytes of the body arrived.
     pub(super) fn body_progress(&self, bytes: usize) {
-        let restored = Duration::from_micros(bytes as u64 * 1_000_000 / BODY_BYTES_PER_SECOND_MIN);
-        let patience = self.body_patience.get().saturating_add(restored);
+        let patience = restored(self.body_patience.get(), bytes);
         self.body_patience.set(patience.min(self.patience.body));
     }
 
@@ -187,7 +194,13 @@ impl<R: Runtime> Watch<R> {
             (self.idle_since.get(), self.patience.idle),
             (self.head_since.get(), self.patience.head),
             (self.body_since.get(), self.body_patience.get()),
-            (self.write_since.get(), self.patience.write),
+            (self.write_since.get(), self.write_patience.get()),
         ]
     }
+}
+
+/// What is left of a patience after `bytes` came through.
+fn restored(left: Duration, bytes: usize) -> Duration {
+    let micros = (bytes as u64).saturating_mul(1_000_000) / BYTES_PER_SECOND_MIN;
+    left.saturating_add(Duration::from_micros(micros))
 }

@@ -142,6 +142,33 @@ fn a_body_that_only_drips_is_answered_and_then_closed() {
 }
 
 #[test]
+fn an_answer_that_is_taken_in_drips_is_cut_off() {
+    let watch = Watch::new(TestRuntime::default(), Patience::default());
+    watch.request_begins();
+    let mut seconds = 0;
+    // A byte every ten seconds, well within the patience for each.
+    while watch.verdict() == Verdict::Wait {
+        assert!(seconds < 120, "still waiting");
+        watch.write_waits();
+        watch.runtime().pass(10 * SECOND);
+        seconds += 10;
+        if watch.verdict() == Verdict::Wait {
+            watch.write_progress(1);
+        }
+    }
+    assert!(seconds >= Patience::default().write.as_secs());
+    // At the least rate it may take for ever.
+    let watch = Watch::new(TestRuntime::default(), Patience::default());
+    watch.request_begins();
+    for _ in 0..1000 {
+        watch.write_waits();
+        watch.runtime().pass(10 * SECOND);
+        assert_eq!(watch.verdict(), Verdict::Wait);
+        watch.write_progress(10 * 1024);
+    }
+}
+
+#[test]
 fn an_idle_connection_is_closed() {
     let setting = Setting::new();
     let patience = Patience::default();
