@@ -15,7 +15,12 @@ pub fn start(json: bool, filter: Option<Variable<'_>>) -> Result<(), Refusal> {
         (Err(error), Some(filter)) => (default_filter(), Err(unclear(filter, &error.to_string()))),
         _ => (default_filter(), Ok(())),
     };
-    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    // A line that cannot be written is lost. Told of on standard error, it would panic: that is what
+    // cannot be written to.
+    let logs = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .log_internal_errors(false);
     if json {
         logs.json().flatten_event(true).init();
     } else {

@@ -126,10 +126,15 @@ struct Running(std::process::Child);
 impl Running {
     /// Starts one on `d1` to `d4` of `directory` and waits for its start-up text.
     fn start(directory: &Path, address: &str) -> (Self, String) {
-        Self::start_with(directory, address, &[])
+        Self::start_with(directory, address, &[], Stdio::null())
     }
 
-    fn start_with(directory: &Path, address: &str, arguments: &[&str]) -> (Self, String) {
+    fn start_with(
+        directory: &Path,
+        address: &str,
+        arguments: &[&str],
+        log: Stdio,
+    ) -> (Self, String) {
         use std::io::{BufRead, BufReader};
         let child = Command::new(env!("CARGO_BIN_EXE_basalt"))
             .args(["server", "--allow-buffered", "--address", address, "d{1...4}"])
@@ -138,7 +143,7 @@ impl Running {
             .current_dir(directory)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
+            .stderr(log)
             .spawn()
             .expect("the binary runs");
         let mut running = Self(child);
@@ -200,6 +205,16 @@ fn a_server_starts_stops_starts_again_and_its_drives_can_be_inspected() {
 }
 
 /// Writes a fresh certificate for localhost and its key into `directory`; returns the certificate.
+/// Whoever read its log may have ended: that is no reason not to serve, nor not to stop.
+#[test]
+fn a_server_whose_log_nobody_reads_serves_and_stops() {
+    let place = tempfile::tempdir().unwrap();
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let (server, _) = Running::start_with(place.path(), &free_address(), &[], writer.into());
+    server.stop();
+}
+
 fn write_certificate(directory: &Path) -> rustls::pki_types::CertificateDer<'static> {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("made");
     // The key first: a pair that does not match is reported, and looked at again once it changes.
@@ -238,7 +253,8 @@ fn https_is_served_where_certificates_are_and_changed_ones_are_taken_over() {
     std::fs::create_dir(&certificates).unwrap();
     let first = write_certificate(&certificates);
     let address = free_address();
-    let (server, said) = Running::start_with(place.path(), &address, &["--certs-dir", "certs"]);
+    let (server, said) =
+        Running::start_with(place.path(), &address, &["--certs-dir", "certs"], Stdio::null());
     assert!(said.contains(&format!("https://{address}")), "{said}");
     assert!(ask_securely(&address, &first).unwrap().starts_with("HTTP/1.1 200 "));
 

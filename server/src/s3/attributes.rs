@@ -225,6 +225,20 @@ impl<'a> ReadConditions<'a> {
     }
 }
 
+/// The condition that a refusal of this request with 412 is about, as S3 writes it. A write has one
+/// at most, and a read is refused for the first that is weighed. Not told where the source of a copy
+/// has conditions as well.
+pub(super) fn failing_condition(headers: &HeaderMap) -> Option<&'static str> {
+    let names = [
+        ("if-match", "If-Match"),
+        ("if-unmodified-since", "If-Unmodified-Since"),
+        ("if-none-match", "If-None-Match"),
+    ];
+    let (_, named) = names.into_iter().find(|(name, _)| headers.contains_key(*name))?;
+    let mut others = headers.keys().map(HeaderName::as_str);
+    (!others.any(|name| name.starts_with("x-amz-copy-source-if-"))).then_some(named)
+}
+
 /// Whether `list`, as If-Match has it, names `etag`.
 fn lists(list: &str, etag: &str) -> bool {
     list.split(',')

@@ -20,12 +20,15 @@ pub(super) struct Failure {
     pub(super) message: Cow<'static, str>,
     /// The region that a client should have signed for; clients read it and sign again.
     pub(super) region: Option<String>,
+    /// The header whose condition does not hold, by which clients tell "it exists already".
+    pub(super) condition: Option<&'static str>,
     pub(super) headers: Vec<(HeaderName, HeaderValue)>,
 }
 
 impl Failure {
     pub(super) fn new(code: Code, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { code, message: message.into(), region: None, headers: Vec::new() }
+        let message = message.into();
+        Self { code, message, region: None, condition: None, headers: Vec::new() }
     }
 
     pub(super) fn not_implemented(what: &str) -> Self {
@@ -45,6 +48,9 @@ impl Failure {
         let mut xml = Writer::document("Error", None);
         xml.text("Code", self.code.name());
         xml.text("Message", &self.message);
+        if let Some(condition) = self.condition {
+            xml.text("Condition", condition);
+        }
         if let Some(region) = &self.region {
             xml.text("Region", region);
         }

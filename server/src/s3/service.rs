@@ -24,7 +24,7 @@ use super::request::Request;
 use super::tally::Flight;
 use super::target::Target;
 use super::watch::Watch;
-use super::{Server, auth, date, origins};
+use super::{Server, attributes, auth, date, origins};
 
 /// An unread rest of a body that is read and dropped, so that the client sees the answer and not a
 /// reset connection.
@@ -50,6 +50,7 @@ impl<M: Mailbox, R: Runtime> Server<M, R> {
         let mut body = Incoming::new(body, &flight);
         let expects_continue = parts.headers.contains_key(EXPECT);
         let page = origins::Page::of(&method, &uri, &parts.headers, &self.inner.domains);
+        let condition = attributes::failing_condition(&parts.headers);
         let now_ms = self.inner.runtime.wall().0;
         let arrival = Arrival { peer, is_secure: self.inner.scheme == "https", now_ms };
         let work = self.run((&method, &uri, parts.headers), arrival, &mut body, watch);
@@ -60,8 +61,9 @@ impl<M: Mailbox, R: Runtime> Server<M, R> {
         if !body.ended && !expects_continue {
             drain(&mut body, watch).await;
         }
-        let mut answer = outcome.unwrap_or_else(|failure| {
+        let mut answer = outcome.unwrap_or_else(|mut failure| {
             flight.fails(failure.code);
+            failure.condition = condition.filter(|_| failure.code == Code::PreconditionFailed);
             self.refusal(&failure, uri.path(), &request_id)
         });
         if method == Method::HEAD {

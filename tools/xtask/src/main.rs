@@ -9,6 +9,7 @@
               it is replayed by the simulator"
 )]
 
+mod authority;
 mod bench;
 mod chaos;
 mod ci;

@@ -4,9 +4,11 @@
 mod client;
 mod connection;
 mod sign;
+mod stream;
 mod xml;
 
 pub(crate) use client::{Client, Payload, Request};
 pub(crate) use connection::{Answer, Unanswered};
 pub(crate) use sign::{Credentials, sha256_hex};
+pub(crate) use stream::Trust;
 pub(crate) use xml::text_of;

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
+use crate::authority::Authority;
 use crate::command;
 use crate::s3::{Client, Credentials, Request};
 
@@ -69,6 +70,8 @@ pub(crate) struct Launch {
     pub(crate) layout: Layout,
     pub(crate) address: SocketAddr,
     pub(crate) credentials: Credentials,
+    /// Whose certificate the server shows; without one it speaks HTTP.
+    pub(crate) authority: Option<Authority>,
 }
 
 impl Launch {
@@ -83,7 +86,19 @@ impl Launch {
                 access: "basaltadmin".into(),
                 secret: "basaltsecret".into(),
             },
+            authority: None,
         })
+    }
+
+    /// A server that speaks HTTPS, with a certificate of an authority made for it.
+    pub(crate) fn secured(self) -> Result<Self> {
+        let authority = Authority::create(&self.folder.join("certificates"), self.address.ip())?;
+        Ok(Self { authority: Some(authority), ..self })
+    }
+
+    pub(crate) fn endpoint(&self) -> String {
+        let scheme = if self.authority.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}", self.address)
     }
 
     /// The directory of a drive; drives are counted from 0, directories from 1.
@@ -92,13 +107,22 @@ impl Launch {
     }
 
     pub(crate) fn client(&self, timeout: Duration) -> Client {
-        Client::new(self.address, &self.credentials, timeout)
+        let client = Client::new(self.address, &self.credentials, timeout);
+        match &self.authority {
+            Some(authority) => client.trusting(authority.trust.clone()),
+            None => client,
+        }
     }
 
     pub(crate) fn start(&self) -> Result<Server> {
         let drives = format!("{}/d{{1...{}}}", self.folder.display(), self.layout.drives);
-        let mut child = Command::new(&self.program)
-            .args(["server", "--address", &self.address.to_string(), &drives])
+        let mut command = Command::new(&self.program);
+        command.args(["server", "--address", &self.address.to_string()]);
+        if let Some(authority) = &self.authority {
+            command.arg("--certs-dir").arg(&authority.server_folder);
+        }
+        let mut child = command
+            .arg(&drives)
             .env("MINIO_ROOT_USER", &self.credentials.access)
             .env("MINIO_ROOT_PASSWORD", &self.credentials.secret)
             .env("MINIO_PROMETHEUS_AUTH_TYPE", "public")

@@ -139,6 +139,33 @@ fn every_write_keeps_its_condition() {
     assert_eq!(world.ask("HEAD", "/bucket/unborn", &[], b"").status, 404);
 }
 
+/// Clients tell by it "it exists already" from "it has changed".
+#[test]
+fn a_refusal_names_the_condition_that_does_not_hold() {
+    let (world, etag) = with_object();
+    assert_eq!(world.ask("PUT", "/bucket/from", &[], b"other").status, 200);
+    let source = ("x-amz-copy-source", "/bucket/from");
+    let expect = |method: &'static str, headers: &[(&str, &str)], condition: &str| {
+        let answer = world.ask(method, "/bucket/key", headers, b"");
+        refused(&answer, 412, "PreconditionFailed");
+        assert_eq!(answer.element("Condition"), condition, "{method} {headers:?}");
+    };
+    expect("PUT", &[("if-none-match", "*")], "If-None-Match");
+    expect("PUT", &[("if-match", OTHER)], "If-Match");
+    expect("PUT", &[source, ("if-none-match", "*")], "If-None-Match");
+    expect("DELETE", &[("if-match", OTHER)], "If-Match");
+    expect("GET", &[("if-match", OTHER), ("if-none-match", &etag)], "If-Match");
+    let dated = [("if-unmodified-since", BEFORE), ("if-none-match", OTHER)];
+    expect("GET", &dated, "If-Unmodified-Since");
+    let either = [source, ("x-amz-copy-source-if-match", OTHER), ("if-none-match", "*")];
+    let answer = world.ask("PUT", "/bucket/other", &either, b"");
+    refused(&answer, 412, "PreconditionFailed");
+    assert!(!answer.text().contains("<Condition>"), "{}", answer.text());
+    let absent = world.ask("GET", "/bucket/absent", &[("if-match", OTHER)], b"");
+    refused(&absent, 404, "NoSuchKey");
+    assert!(!absent.text().contains("<Condition>"), "{}", absent.text());
+}
+
 #[test]
 fn deletions_keep_their_condition() {
     let (world, etag) = with_object();

@@ -1,83 +1,72 @@
 //! The AWS command line: copies of many sizes, a folder kept in step, listing, presigned addresses.
 
 use std::fs;
-use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
-use super::install::Programs;
-use super::{Site, tree};
+use super::job::Job;
+use super::report::Checks;
+use super::tree;
 use crate::command;
-use crate::random;
-use crate::verdict::Verdict;
 
-const LIMIT: Duration = Duration::from_secs(180);
 /// A client that waits for an answer it misread stalls for 60 s; a healthy run takes one or two.
 const SYNC_LIMIT: Duration = Duration::from_secs(5);
+const FETCH_LIMIT: Duration = Duration::from_secs(60);
+
+/// Lengths and what stands for them in the checks' names.
+const SIZES: [(&str, usize); 5] = [
+    ("0 bytes", 0),
+    ("1 byte", 1),
+    ("4 KiB", 4096),
+    ("1 MiB and a byte", (1 << 20) + 1),
+    // Above 8 MiB the command line makes it a multipart upload of 8 MiB parts.
+    ("64 MiB in parts", 64 << 20),
+];
 
 struct Aws<'a> {
-    site: &'a Site,
-    program: &'a Path,
-    folder: PathBuf,
+    job: &'a Job<'a>,
+    /// `s3://BUCKET`.
     bucket: String,
 }
 
-pub(crate) fn run(site: &Site, programs: &Programs, verdict: &mut Verdict) {
-    let aws = match Aws::prepare(site, &programs.aws) {
-        Ok(aws) => aws,
-        Err(error) => return verdict.check("aws s3 mb", Err(error)),
-    };
-    for (name, length) in aws.sizes() {
-        verdict.check(&format!("aws s3 cp, {name} up and down"), aws.copy(length));
+pub(crate) fn run(job: &Job<'_>, checks: &mut Checks) {
+    let aws = Aws { job, bucket: format!("s3://{}", job.bucket) };
+    checks.check("s3 mb", aws.make_bucket());
+    for (name, length) in SIZES {
+        checks.check(&format!("s3 cp, {name} up and down"), aws.copy(length));
     }
-    verdict.check("aws s3 sync of a folder with an empty file", aws.sync());
-    verdict.check("aws s3 ls", aws.list());
-    verdict.check("aws s3 cp and mv inside the server", aws.copy_inside());
-    verdict.check("aws s3api get-object with a range", aws.range());
-    verdict.check("aws s3api put-object --if-none-match", aws.once());
-    verdict.check("aws s3 presign, fetched unsigned", aws.presign());
-    verdict.check("aws s3 rm --recursive and rb", aws.remove());
+    checks.check("s3 sync of a folder with an empty file", aws.sync());
+    checks.check("s3 ls", aws.list());
+    checks.check("s3 cp and mv inside the server", aws.copy_inside());
+    checks.check("s3api get-object with a range", aws.range());
+    checks.check("s3api put-object --if-none-match", aws.once());
+    checks.check("s3 presign, fetched unsigned", aws.presign());
+    checks.check("s3 rm --recursive and rb", aws.remove());
 }
 
-impl<'a> Aws<'a> {
-    fn prepare(site: &'a Site, program: &'a Path) -> Result<Self> {
-        let folder = site.folder.join("aws");
-        fs::create_dir_all(&folder)?;
-        // Without this, `presign` makes signatures of version 2.
-        fs::write(folder.join("config"), "[default]\ns3 =\n  signature_version = s3v4\n")?;
-        let aws = Self { site, program, folder, bucket: format!("s3://{}", site.bucket("aws")) };
-        aws.run(&["s3", "mb", &aws.bucket])?;
-        Ok(aws)
-    }
-
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(self.program);
-        command.args(["--endpoint-url", &self.site.endpoint]).args(arguments);
-        self.site.equip(&mut command, &self.folder);
-        command
-    }
-
+impl Aws<'_> {
     fn run(&self, arguments: &[&str]) -> Result<String> {
-        let output = command::output(&mut self.command(arguments), LIMIT)?;
+        let output =
+            self.job.output(&[&["--endpoint-url", &self.job.site.endpoint], arguments].concat())?;
         Ok(String::from_utf8_lossy(&output).into_owned())
     }
 
-    fn sizes(&self) -> Vec<(&'static str, usize)> {
-        vec![
-            ("0 bytes", 0),
-            ("1 byte", 1),
-            ("4 KiB", 4096),
-            ("1 MiB and a byte", (1 << 20) + 1),
-            // Above 8 MiB the command line makes it a multipart upload of 8 MiB parts.
-            ("64 MiB in parts", 64 << 20),
-        ]
+    fn refusal(&self, arguments: &[&str]) -> Result<String> {
+        self.job.refusal(&[&["--endpoint-url", &self.job.site.endpoint], arguments].concat())
+    }
+
+    fn make_bucket(&self) -> Result<String> {
+        // Without this, `presign` makes signatures of version 2.
+        let config = "[default]\ns3 =\n  signature_version = s3v4\n";
+        fs::write(self.job.path("config"), config)?;
+        self.run(&["s3", "mb", &self.bucket])?;
+        Ok(String::new())
     }
 
     fn copy(&self, length: usize) -> Result<String> {
-        let (up, down) = (self.folder.join("up"), self.folder.join("down"));
-        fs::write(&up, random::bytes(length as u64, length))?;
+        let [up, down] = self.job.up_and_down(length)?;
         let object = format!("{}/copy/{length}", self.bucket);
         self.run(&["s3", "cp", "--only-show-errors", "up", &object])?;
         self.run(&["s3", "cp", "--only-show-errors", &object, "down"])?;
@@ -86,14 +75,14 @@ impl<'a> Aws<'a> {
     }
 
     fn sync(&self) -> Result<String> {
-        let source = self.folder.join("source");
-        tree::make(&source, if self.site.short { 9 << 20 } else { 33 << 20 })?;
+        let source = self.job.path("source");
+        tree::make(&source, self.job.large_bytes())?;
         let object = format!("{}/tree", self.bucket);
         let started = Instant::now();
         self.run(&["s3", "sync", "--only-show-errors", "source", &object])?;
         let took = started.elapsed();
         self.run(&["s3", "sync", "--only-show-errors", &object, "back"])?;
-        tree::ensure_same(&source, &self.folder.join("back"))?;
+        tree::ensure_same(&source, &self.job.path("back"))?;
         let again = self.run(&["s3", "sync", "--dryrun", "source", &object])?;
         ensure!(again.trim().is_empty(), "a second sync still finds differences: {again}");
         ensure!(took < SYNC_LIMIT, "it took {:.1} s", took.as_secs_f64());
@@ -118,37 +107,30 @@ impl<'a> Aws<'a> {
         self.run(&["s3", "cp", "--only-show-errors", &one, &two])?;
         self.run(&["s3", "mv", "--only-show-errors", &two, &three])?;
         self.run(&["s3", "cp", "--only-show-errors", &three, "moved"])?;
-        tree::ensure_same_file(&self.folder.join("source/large.bin"), &self.folder.join("moved"))?;
-        let gone = self
-            .command(&[
-                "s3api",
-                "head-object",
-                "--bucket",
-                &self.site.bucket("aws"),
-                "--key",
-                "copied",
-            ])
-            .output()?;
-        ensure!(!gone.status.success(), "the source of a move is still there");
+        tree::ensure_same_file(&self.job.path("source/large.bin"), &self.job.path("moved"))?;
+        let bucket = &self.job.bucket;
+        let gone =
+            self.refusal(&["s3api", "head-object", "--bucket", bucket, "--key", "copied"])?;
+        ensure!(gone.contains("404"), "{gone}");
         Ok(String::new())
     }
 
     fn range(&self) -> Result<String> {
-        let bucket = self.site.bucket("aws");
-        let get = ["s3api", "get-object", "--bucket", &bucket, "--key", "tree/large.bin"];
+        let bucket = &self.job.bucket;
+        let get = ["s3api", "get-object", "--bucket", bucket, "--key", "tree/large.bin"];
         self.run(&[&get[..], &["--range", "bytes=1048570-1048589", "part"]].concat())?;
-        let whole = fs::read(self.folder.join("source/large.bin"))?;
-        ensure!(fs::read(self.folder.join("part"))? == whole[1_048_570..1_048_590], "other bytes");
+        let whole = fs::read(self.job.path("source/large.bin"))?;
+        ensure!(fs::read(self.job.path("part"))? == whole[1_048_570..1_048_590], "other bytes");
         Ok(String::new())
     }
 
     fn once(&self) -> Result<String> {
-        let bucket = self.site.bucket("aws");
+        let bucket = &self.job.bucket;
         let put =
-            ["s3api", "put-object", "--bucket", &bucket, "--key", "once", "--body", "source/one"];
+            ["s3api", "put-object", "--bucket", bucket, "--key", "once", "--body", "source/one"];
         let put = [&put[..], &["--if-none-match", "*"]].concat();
         self.run(&put)?;
-        let refused = command::refusal(&mut self.command(&put), LIMIT)?;
+        let refused = self.refusal(&put)?;
         ensure!(refused.contains("PreconditionFailed"), "{refused}");
         Ok(String::new())
     }
@@ -159,20 +141,23 @@ impl<'a> Aws<'a> {
         let url = url.lines().last().context("no address printed")?.trim();
         let fetch = "import sys,urllib.request\n\
                      sys.stdout.buffer.write(urllib.request.urlopen(sys.argv[1], timeout=20).read())";
-        let python = self.program.with_file_name("python");
-        let body = command::output(Command::new(python).args(["-c", fetch, url]), LIMIT)?;
-        ensure!(body == fs::read(self.folder.join("source/folder/ünï-日本.bin"))?, "other bytes");
+        let mut python = Command::new(self.job.program.path.with_file_name("python"));
+        if let Some(certificate) = self.job.authority() {
+            python.env("SSL_CERT_FILE", certificate);
+        }
+        let body = command::output(python.args(["-c", fetch, url]), FETCH_LIMIT)?;
+        ensure!(body == fs::read(self.job.path("source/folder/ünï-日本.bin"))?, "other bytes");
         Ok(String::new())
     }
 
     fn remove(&self) -> Result<String> {
         self.run(&["s3", "rm", "--recursive", "--only-show-errors", &self.bucket])?;
-        let bucket = self.site.bucket("aws");
+        let bucket = &self.job.bucket;
         let left = self.run(&[
             "s3api",
             "list-objects-v2",
             "--bucket",
-            &bucket,
+            bucket,
             "--query",
             "Contents[].Key",
         ])?;

@@ -1,65 +1,46 @@
 //! MinIO's `mc`: alias, bucket, copies, a mirrored folder, listing, reading, removing.
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
-use super::{Site, tree};
-use crate::command;
-use crate::random;
-use crate::verdict::Verdict;
-
-const LIMIT: Duration = Duration::from_secs(180);
+use super::job::Job;
+use super::report::Checks;
+use super::tree;
 
 struct Mc<'a> {
-    site: &'a Site,
-    program: &'a Path,
-    folder: PathBuf,
+    job: &'a Job<'a>,
     /// `site/BUCKET`.
     bucket: String,
 }
 
-pub(crate) fn run(site: &Site, program: &Path, verdict: &mut Verdict) {
-    let mc = Mc {
-        site,
-        program,
-        folder: site.folder.join("mc"),
-        bucket: format!("site/{}", site.bucket("mc")),
-    };
-    verdict.check("mc alias set", mc.alias());
-    verdict.check("mc mb", mc.make_bucket());
-    verdict.check("mc cp, small and in parts", mc.copy());
-    verdict.check("mc mirror there and back", mc.mirror());
-    verdict.check("mc ls --recursive", mc.list());
-    verdict.check("mc cat and stat", mc.cat());
-    verdict.check("mc rm --recursive and rb", mc.remove());
+pub(crate) fn run(job: &Job<'_>, checks: &mut Checks) {
+    let mc = Mc { job, bucket: format!("site/{}", job.bucket) };
+    checks.check("alias set", mc.alias());
+    checks.check("mb", mc.make_bucket());
+    checks.check("cp, small and in parts", mc.copy());
+    checks.check("mirror there and back", mc.mirror());
+    checks.check("ls --recursive", mc.list());
+    checks.check("cat and stat", mc.cat());
+    checks.check("rm --recursive and rb", mc.remove());
 }
 
 impl Mc<'_> {
     fn run(&self, arguments: &[&str]) -> Result<Vec<u8>> {
-        let mut command = Command::new(self.program);
-        command.arg("--config-dir").arg(self.folder.join("config")).args(["--quiet", "--no-color"]);
-        command.args(arguments);
-        self.site.equip(&mut command, &self.folder);
-        command::output(&mut command, LIMIT)
+        let common = ["--config-dir", "config", "--quiet", "--no-color"];
+        self.job.output(&[&common, arguments].concat())
     }
 
     fn alias(&self) -> Result<String> {
-        fs::create_dir_all(&self.folder)?;
-        let keys = &self.site.credentials;
-        self.run(&[
-            "alias",
-            "set",
-            "site",
-            &self.site.endpoint,
-            &keys.access,
-            &keys.secret,
-            "--api",
-            "S3v4",
-        ])?;
+        if let Some(certificate) = self.job.authority() {
+            let trusted = self.job.path("config/certs/CAs");
+            fs::create_dir_all(&trusted)?;
+            fs::copy(certificate, trusted.join("authority.crt"))?;
+        }
+        let site = self.job.site;
+        let keys = &site.credentials;
+        let alias = ["alias", "set", "site", &site.endpoint, &keys.access, &keys.secret];
+        self.run(&[&alias[..], &["--api", "S3v4"]].concat())?;
         Ok(String::new())
     }
 
@@ -71,8 +52,7 @@ impl Mc<'_> {
 
     fn copy(&self) -> Result<String> {
         for length in [0, 5000, 70 << 20] {
-            let (up, down) = (self.folder.join("up"), self.folder.join("down"));
-            fs::write(&up, random::bytes(length as u64, length))?;
+            let [up, down] = self.job.up_and_down(length)?;
             let object = format!("{}/copy/{length}", self.bucket);
             self.run(&["cp", "up", &object])?;
             self.run(&["cp", &object, "down"])?;
@@ -82,12 +62,12 @@ impl Mc<'_> {
     }
 
     fn mirror(&self) -> Result<String> {
-        let source = self.folder.join("source");
-        tree::make(&source, if self.site.short { 9 << 20 } else { 33 << 20 })?;
+        let source = self.job.path("source");
+        tree::make(&source, self.job.large_bytes())?;
         let object = format!("{}/tree", self.bucket);
         self.run(&["mirror", "source", &object])?;
         self.run(&["mirror", &object, "back"])?;
-        tree::ensure_same(&source, &self.folder.join("back"))?;
+        tree::ensure_same(&source, &self.job.path("back"))?;
         Ok(String::new())
     }
 
@@ -101,7 +81,7 @@ impl Mc<'_> {
     fn cat(&self) -> Result<String> {
         let object = format!("{}/tree/folder/ünï-日本.bin", self.bucket);
         let shown = self.run(&["cat", &object])?;
-        ensure!(shown == fs::read(self.folder.join("source/folder/ünï-日本.bin"))?, "other bytes");
+        ensure!(shown == fs::read(self.job.path("source/folder/ünï-日本.bin"))?, "other bytes");
         let stat = self.run(&["stat", "--json", &object])?;
         ensure!(String::from_utf8_lossy(&stat).contains("\"size\":70001"), "another size");
         Ok(String::new())

@@ -9,6 +9,7 @@ use time::OffsetDateTime;
 
 use super::connection::{Answer, Connection, Unanswered};
 use super::sign::{Credentials, Signed, Signer, sha256_hex};
+use super::stream::Trust;
 use super::xml::text_of;
 
 const UNSIGNED: &str = "UNSIGNED-PAYLOAD";
@@ -68,6 +69,11 @@ impl Client {
             connection: Connection::new(address, timeout),
             head: Vec::new(),
         }
+    }
+
+    /// Speaks TLS, to a server that this authority vouches for.
+    pub(crate) fn trusting(self, trust: Trust) -> Self {
+        Self { connection: self.connection.trusting(trust), ..self }
     }
 
     /// Sends a request and keeps the body of the answer.

@@ -1,8 +1,10 @@
 //! One keep-alive HTTP/1.1 connection. Bodies are handed out in pieces of one reused buffer.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::time::Duration;
+
+use super::stream::{Stream, Trust};
 
 const BUFFER_BYTES: usize = 1 << 20;
 const HEAD_LIMIT_BYTES: usize = 64 << 10;
@@ -40,7 +42,9 @@ impl From<Unanswered> for io::Error {
 pub(crate) struct Connection {
     address: SocketAddr,
     timeout: Duration,
-    stream: Option<TcpStream>,
+    /// Whose certificate the server has to show; without, it is spoken to in the open.
+    trust: Option<Trust>,
+    stream: Option<Stream>,
     /// Received and not consumed: `buffer[start..end]`.
     buffer: Vec<u8>,
     start: usize,
@@ -61,7 +65,12 @@ struct Head {
 
 impl Connection {
     pub(crate) fn new(address: SocketAddr, timeout: Duration) -> Self {
-        Self { address, timeout, stream: None, buffer: vec![0; BUFFER_BYTES], start: 0, end: 0 }
+        let buffer = vec![0; BUFFER_BYTES];
+        Self { address, timeout, trust: None, stream: None, buffer, start: 0, end: 0 }
+    }
+
+    pub(crate) fn trusting(self, trust: Trust) -> Self {
+        Self { trust: Some(trust), ..self }
     }
 
     /// Sends one request and hands the body of its answer to `sink`. A connection that failed, or
@@ -74,7 +83,8 @@ impl Connection {
         sink: &mut dyn FnMut(&[u8]),
     ) -> Result<Answer, Unanswered> {
         if self.stream.is_none() {
-            self.stream = Some(self.connect().map_err(Unanswered::NotSent)?);
+            let stream = Stream::open(self.address, self.timeout, self.trust.as_ref());
+            self.stream = Some(stream.map_err(Unanswered::NotSent)?);
             (self.start, self.end) = (0, 0);
         }
         match self.converse(head, body, has_answer_body, sink) {
@@ -89,14 +99,6 @@ impl Connection {
                 Err(Unanswered::Unknown(error))
             }
         }
-    }
-
-    fn connect(&self) -> io::Result<TcpStream> {
-        let stream = TcpStream::connect_timeout(&self.address, self.timeout)?;
-        stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(self.timeout))?;
-        stream.set_write_timeout(Some(self.timeout))?;
-        Ok(stream)
     }
 
     fn converse(

@@ -1,14 +1,5 @@
-"""The boto3 part of `cargo xtask clients`.
-
-usage: boto.py ENDPOINT BUCKET MULTIPART_MIB
-
-One PASS or FAIL line a check, every byte compared, and `boto3 done` at the end. Credentials come
-from the environment.
-"""
-import random
-import sys
+"""boto3: every call that its users make, and the refusals that they rely on."""
 import threading
-import traceback
 import urllib.request
 
 import boto3
@@ -16,15 +7,12 @@ from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-ENDPOINT, BUCKET, MULTIPART_MIB = sys.argv[1], sys.argv[2], int(sys.argv[3])
-MIB = 1 << 20
+from checks import BUCKET, ENDPOINT, MIB, SHORT, blob, run
+
+MULTIPART_MIB = 32 if SHORT else 200
 s3 = boto3.client("s3", endpoint_url=ENDPOINT, config=Config(
     signature_version="s3v4", s3={"addressing_style": "path"},
     connect_timeout=5, read_timeout=60, retries={"total_max_attempts": 1}))
-
-
-def blob(seed, length):
-    return random.Random(seed).randbytes(length)
 
 
 def put(key, body=b"", **options):
@@ -279,19 +267,7 @@ def emptied():
     refused(404, s3.head_bucket)
 
 
-CHECKS = [buckets, default_checksums, every_checksum, wrong_checksums, metadata, multipart,
-          multipart_refusals, conditional_put, conditional_race, conditional_get, ranges, delimiters,
-          key_and_folder, unicode_keys, control_keys, dotted_keys, long_key, delete_many, copy,
-          presigned, emptied]
-
-s3.create_bucket(Bucket=BUCKET)
-for check in CHECKS:
-    name = check.__name__.replace("_", " ")
-    try:
-        check()
-        print(f"PASS boto3 {name}")
-    except Exception as error:
-        where = traceback.extract_tb(error.__traceback__)[-1]
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        print(f"FAIL boto3 {name}: {reason} ({where.name}, line {where.lineno})")
-print("boto3 done")
+run(buckets, default_checksums, every_checksum, wrong_checksums, metadata, multipart,
+    multipart_refusals, conditional_put, conditional_race, conditional_get, ranges, delimiters,
+    key_and_folder, unicode_keys, control_keys, dotted_keys, long_key, delete_many, copy, presigned,
+    emptied)
