@@ -71,6 +71,7 @@ pub(crate) fn run(name: &str, mut target: impl FnMut(&mut Chance)) {
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     let seed = number("BASALT_FUZZ_SEED").unwrap_or(1);
     let limit = number("BASALT_FUZZ_SECONDS").map(Duration::from_secs);
+    let inputs = number("BASALT_FUZZ_INPUTS");
     let only = number("BASALT_FUZZ_INPUT");
     let start = Instant::now();
     let mut input = only.unwrap_or(0);
@@ -80,14 +81,14 @@ pub(crate) fn run(name: &str, mut target: impl FnMut(&mut Chance)) {
         std::mem::forget(told);
         input += 1;
         let is_over = match limit {
-            None => input >= INPUTS,
+            None => input >= inputs.unwrap_or(INPUTS),
             Some(limit) => input % INPUTS_AT_ONCE == 0 && start.elapsed() >= limit,
         };
         if only.is_some() || is_over {
             break;
         }
     }
-    if limit.is_some() {
+    if limit.is_some() || inputs.is_some() {
         println!("{name}: {input} inputs of seed {seed} in {:.1} s", start.elapsed().as_secs_f64());
     }
 }

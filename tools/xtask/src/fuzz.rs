@@ -15,12 +15,17 @@ use crate::verdict::Verdict;
 
 /// Beside the time of the targets themselves: for building the tests.
 const BUILD_LIMIT: Duration = Duration::from_secs(25 * 60);
+/// The slowest target sees more than so many inputs a second.
+const INPUTS_PER_SECOND_MIN: u64 = 5_000;
 
 #[derive(Args)]
 pub(crate) struct Options {
     /// How long each target runs
     #[arg(long, default_value_t = 60)]
     seconds: u64,
+    /// How many inputs each target sees, however long that takes [default: as many as there is time for]
+    #[arg(long, conflicts_with = "seconds")]
+    inputs: Option<u64>,
     /// Where the inputs begin; a failure tells its own [default: fresh]
     #[arg(long)]
     seed: Option<u64>,
@@ -31,16 +36,21 @@ pub(crate) struct Options {
 pub(crate) fn run(options: &Options) -> Result<Verdict> {
     let seed = options.seed.unwrap_or_else(random::fresh_seed);
     let targets = choose(targets()?, &options.target)?;
-    println!("seed {seed}, {} s for each of {} targets", options.seconds, targets.len());
+    let (name, amount, time) = match options.inputs {
+        Some(inputs) => ("BASALT_FUZZ_INPUTS", inputs, inputs / INPUTS_PER_SECOND_MIN),
+        None => ("BASALT_FUZZ_SECONDS", options.seconds, options.seconds),
+    };
+    let unit = if options.inputs.is_some() { "inputs" } else { "s" };
+    println!("seed {seed}, {amount} {unit} for each of {} targets", targets.len());
     let mut verdict = Verdict::default();
     for target in &targets {
         let mut command = command::cargo();
         command
             .args(["test", "--release", "--quiet", "--package", "basalt-server", "--lib", target])
             .args(["--", "--exact", "--nocapture"])
-            .env("BASALT_FUZZ_SECONDS", options.seconds.to_string())
+            .env(name, amount.to_string())
             .env("BASALT_FUZZ_SEED", seed.to_string());
-        let limit = BUILD_LIMIT + Duration::from_secs(options.seconds);
+        let limit = BUILD_LIMIT + Duration::from_secs(time);
         let mut ran = false;
         let status = command::lines(&mut command, limit, |line| {
             ran |= line.contains(" inputs of seed ");
