@@ -6,13 +6,14 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 
 use crate::config::ServerConfig;
 use crate::credentials::{Credentials, Origin};
+use crate::memory::Budget;
 use crate::topology::capacity;
 
 /// Region that clients sign for when the server does not care.
 const ANY_REGION: &str = "us-east-1";
 
 /// Prints the start-up text, or logs its facts where logs are JSON.
-pub fn announce(config: &ServerConfig) {
+pub fn announce(config: &ServerConfig, memory: Budget) {
     let capacity = config.capacity();
     if config.output.json || config.output.quiet {
         tracing::info!(
@@ -21,17 +22,18 @@ pub fn announce(config: &ServerConfig) {
             sets = config.parity.len(),
             raw_bytes = capacity.raw_bytes,
             usable_bytes = capacity.usable_bytes,
+            memory_bytes = memory.bytes,
             version = env!("CARGO_PKG_VERSION"),
             "serving"
         );
         return;
     }
     // A closed standard output is no reason not to serve.
-    let _ = io::stdout().lock().write_all(text(config).as_bytes());
+    let _ = io::stdout().lock().write_all(text(config, memory).as_bytes());
 }
 
 /// The start-up text.
-pub fn text(config: &ServerConfig) -> String {
+pub fn text(config: &ServerConfig, memory: Budget) -> String {
     let mut out = String::new();
     let _ = writeln!(out, "Basalt {}\n", env!("CARGO_PKG_VERSION"));
     let endpoints = endpoints(config.scheme(), config.listen);
@@ -39,6 +41,12 @@ pub fn text(config: &ServerConfig) -> String {
         let _ = writeln!(out, "Endpoint:   {}", endpoints.join("  "));
     }
     storage(&mut out, config);
+    let _ = writeln!(
+        out,
+        "Memory:     {} at most, and about {} for a million keys on each drive",
+        capacity::text(memory.bytes),
+        capacity::text(memory.million_keys_bytes)
+    );
     if !config.output.anonymous {
         let nearest = endpoints.last().expect("an endpoint");
         root_user(&mut out, &config.credentials);
@@ -178,6 +186,8 @@ mod tests {
     use crate::object::ClassParity;
     use crate::topology::Topology;
 
+    const MEMORY: Budget = Budget { bytes: 3 << 30, million_keys_bytes: 512 << 20 };
+
     fn config(origin: Origin) -> ServerConfig {
         let arguments = ["/mnt/drive{1...16}".to_owned()];
         let topology = Topology::parse(&arguments, None, Path::new("/")).unwrap();
@@ -207,7 +217,7 @@ mod tests {
     }
 
     fn banner(origin: Origin) -> String {
-        text(&config(origin))
+        text(&config(origin), MEMORY)
     }
 
     fn file(fresh: bool) -> Origin {
@@ -237,7 +247,7 @@ mod tests {
         assert!(!banner(Origin::Environment).contains("the secret"));
         let mut anonymous = config(file(true));
         anonymous.output.anonymous = true;
-        let text = text(&anonymous);
+        let text = text(&anonymous, MEMORY);
         assert!(!text.contains("the secret") && !text.contains("127.0.0.1"), "{text}");
     }
 

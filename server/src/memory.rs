@@ -1,4 +1,5 @@
-//! How much memory the buffers of the cores take: a fixed share of what this process may use.
+//! How much memory this process takes. The buffers of the cores take a fixed share of what it may use; the
+//! index of each drive grows with its keys.
 
 use std::fs;
 use std::path::Path;
@@ -8,6 +9,29 @@ const BUFFERS_OF_MEMORY: u64 = 4;
 /// Bounds for one core: enough for a few large requests, and no more than its drives can use.
 const ARENA_BYTES_MIN: u64 = 64 << 20;
 const ARENA_BYTES_MAX: u64 = 1 << 30;
+
+/// What a core takes besides: connections with what they buffer, messages, records on their way.
+const CORE_BYTES: u64 = 128 << 20;
+/// What the process takes whatever it does, and the journals' frames.
+const PROCESS_BYTES: u64 = 128 << 20;
+/// Measured: what the index of a drive takes for a key with one small object, 250 to 440 bytes, and some.
+const KEY_BYTES: u64 = 500;
+
+/// What the process takes at most.
+#[derive(Clone, Copy, Debug)]
+pub struct Budget {
+    /// But for the index.
+    pub bytes: u64,
+    /// Of the index, for each drive.
+    pub million_keys_bytes: u64,
+}
+
+impl Budget {
+    pub(crate) fn of(cores: u16, arena_bytes: u64) -> Self {
+        let bytes = PROCESS_BYTES + u64::from(cores) * (arena_bytes + CORE_BYTES);
+        Self { bytes, million_keys_bytes: KEY_BYTES * 1_000_000 }
+    }
+}
 
 /// Bytes of each core's buffers.
 pub(crate) fn arena_bytes(cores: u16) -> u64 {

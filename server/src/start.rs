@@ -50,7 +50,8 @@ pub fn prepare(settings: Settings) -> Result<ServerConfig, Refusal> {
 pub fn serve(config: ServerConfig) -> Result<(), Refusal> {
     let node = node_config(&config);
     let config = Arc::new(config);
-    node::run(node, move |_| banner::announce(&config)).map_err(refusal_of)
+    let memory = memory::Budget::of(node.cores, node.arena_bytes);
+    node::run(node, move |_| banner::announce(&config, memory)).map_err(refusal_of)
 }
 
 fn node_config(config: &ServerConfig) -> NodeConfig {

@@ -7,6 +7,7 @@
 
 mod history;
 mod load;
+mod memory;
 mod profile;
 mod raw;
 mod work;
@@ -59,6 +60,9 @@ pub(crate) struct Options {
     /// Where the drives' directories are made [default: a folder under target]
     #[arg(long)]
     folder: Option<PathBuf>,
+    /// Instead, all kinds of work for so many minutes, and whether the server's memory grows
+    #[arg(long, value_name = "MINUTES", conflicts_with_all = ["record", "work", "profile"])]
+    memory: Option<u64>,
     /// Run `perf record` on the server during each kind of work and print where its time goes
     #[arg(long)]
     profile: bool,
@@ -69,7 +73,7 @@ struct Subject {
     layout: Option<Layout>,
     target: Target,
     /// Ends with the subject.
-    _server: Option<Server>,
+    server: Option<Server>,
 }
 
 pub(crate) fn run(options: &Options) -> Result<Verdict> {
@@ -79,6 +83,9 @@ pub(crate) fn run(options: &Options) -> Result<Verdict> {
     };
     let folder = folder.context("a folder for the drives")?;
     let mut subjects = start(options, folder.path())?;
+    if let Some(minutes) = options.memory {
+        return watch_memory(&subjects, minutes);
+    }
     let mut kinds = if options.work.is_empty() { Work::ALL.to_vec() } else { options.work.clone() };
     let seconds = options.seconds.unwrap_or(if options.short { 2 } else { 8 });
     let plan = work::Plan {
@@ -109,6 +116,16 @@ pub(crate) fn run(options: &Options) -> Result<Verdict> {
     Ok(Verdict { passed: figures.len(), failed: 0 })
 }
 
+fn watch_memory(subjects: &[Subject], minutes: u64) -> Result<Verdict> {
+    let mut verdict = Verdict::default();
+    for subject in subjects {
+        let name = subject.layout.map_or("memory".to_owned(), |layout| format!("memory, {layout}"));
+        let budget = subject.server.as_ref().and_then(Server::memory_budget);
+        verdict.check(&name, memory::run(&subject.target, minutes, budget).map(|()| String::new()));
+    }
+    Ok(verdict)
+}
+
 fn start(options: &Options, folder: &std::path::Path) -> Result<Vec<Subject>> {
     if let Some(url) = options.server.as_deref().filter(|server| server.starts_with("http")) {
         let host = url.strip_prefix("http://").context("the address begins with http://")?;
@@ -116,7 +133,7 @@ fn start(options: &Options, folder: &std::path::Path) -> Result<Vec<Subject>> {
         let secret = options.secret_key.clone().context("--secret-key is needed")?;
         let address = host.trim_end_matches('/').parse().context("an address as 127.0.0.1:9000")?;
         let target = Target::new(address, Credentials { access, secret }, options.pid)?;
-        return Ok(vec![Subject { layout: options.drives, target, _server: None }]);
+        return Ok(vec![Subject { layout: options.drives, target, server: None }]);
     }
     ensure!(options.pid.is_none(), "--pid goes with the address of a running server");
     let named = options.server.as_deref().filter(|name| *name != "basalt").map(PathBuf::from);
@@ -127,7 +144,7 @@ fn start(options: &Options, folder: &std::path::Path) -> Result<Vec<Subject>> {
         let mut server = launch.start()?;
         server.await_ready(Duration::from_secs(30))?;
         let target = Target::new(launch.address, launch.credentials.clone(), Some(server.pid()))?;
-        subjects.push(Subject { layout: Some(layout), target, _server: Some(server) });
+        subjects.push(Subject { layout: Some(layout), target, server: Some(server) });
     }
     Ok(subjects)
 }

@@ -16,6 +16,19 @@ pub(crate) fn cpu_seconds(pid: u32) -> Result<f64> {
         .with_context(|| format!("parsing {path}"))
 }
 
+/// What a process has in memory.
+pub(crate) fn resident_bytes(pid: u32) -> Result<u64> {
+    let path = format!("/proc/{pid}/status");
+    let text = fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
+    parse_resident(&text).with_context(|| format!("parsing {path}"))
+}
+
+fn parse_resident(status: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1024)
+}
+
 /// The command name, field 2, is in parentheses and may hold anything; utime and stime are the
 /// fields 14 and 15.
 fn parse_cpu_ticks(stat: &str) -> Option<u64> {
@@ -43,11 +56,13 @@ mod tests {
         let stat = "17 (a) b (c)) S 1 1 1 0 -1 0 9 9 9 9 250 50 7 7 20 0 1 0 5 0 0";
         assert_eq!(parse_cpu_ticks(stat), Some(300));
         assert_eq!(parse_cpu_ticks("17 (cut"), None);
+        assert_eq!(parse_resident("VmPeak: 9 kB\nVmRSS:\t 12 kB\n"), Some(12_288));
     }
 
     #[test]
     fn this_process_can_be_read() {
         assert!(cpu_seconds(std::process::id()).expect("own stat") >= 0.0);
+        assert!(resident_bytes(std::process::id()).expect("own status") > 0);
         assert!(machine().contains("cores"));
     }
 }

@@ -234,6 +234,12 @@ impl Server {
         }
     }
 
+    /// What the server said it would take of memory at most, but for the index of keys.
+    pub(crate) fn memory_budget(&self) -> Option<u64> {
+        let lines = self.log.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.iter().find_map(|(_, line)| budget_of(line))
+    }
+
     /// A moment in the log: only later lines count for [`Server::await_line`].
     pub(crate) fn log_mark(&self) -> usize {
         self.log.lines.lock().unwrap_or_else(PoisonError::into_inner).len()
@@ -313,6 +319,19 @@ impl Drop for Server {
     }
 }
 
+/// The bytes in the line of the start-up text that tells of memory.
+fn budget_of(line: &str) -> Option<u64> {
+    let mut words = line.strip_prefix("Memory:")?.split_whitespace();
+    let number: f64 = words.next()?.parse().ok()?;
+    let unit: u64 = match words.next()? {
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        "TiB" => 1 << 40,
+        _ => return None,
+    };
+    Some((number * unit as f64) as u64)
+}
+
 fn find_line(lines: &[(Instant, String)], parts: &[&str]) -> Option<Instant> {
     let holds = |line: &str| parts.iter().all(|part| contains_word(line, part));
     lines.iter().find(|(_, line)| holds(line)).map(|(at, _)| *at)
@@ -333,6 +352,15 @@ mod tests {
         assert!(contains_word("drive fenced path=/a/d1 reason=gone", "/a/d1"));
         assert!(contains_word("\"/a/d12\" and \"/a/d1\"", "/a/d1"));
         assert!(!contains_word("drive fenced path=/a/d12", "/a/d1"));
+    }
+
+    #[test]
+    fn the_budget_is_read_from_the_start_up_text() {
+        let line =
+            "Memory:     2.5 GiB at most, and about 572.2 MiB for a million keys on each drive";
+        assert_eq!(budget_of(line), Some(5 << 29));
+        assert_eq!(budget_of("Capacity:   41.4 GiB usable"), None);
+        assert_eq!(budget_of("Memory:     lots"), None);
     }
 
     #[test]

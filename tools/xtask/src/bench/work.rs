@@ -124,26 +124,48 @@ impl Work {
         let connections = if self == Self::List { LISTERS } else { CONNECTIONS };
         load::run(target, connections, window, |client, connection, count| {
             let step = connection as u64 + CONNECTIONS as u64 * count;
-            let (large, small) = (step % LARGE_NAMES, step % SMALL_NAMES);
             match self {
-                Self::PutLarge => {
-                    put(client, &format!("large/{large}"), Payload::Unsigned(&target.large.bytes))?;
-                }
-                Self::PutLargeSigned => {
-                    let body = Payload::Hashed(&target.large.bytes, &target.large.hash);
-                    put(client, &format!("large/{large}"), body)?;
-                }
-                Self::PutSmall => {
-                    let body = Payload::Hashed(&target.small.bytes, &target.small.hash);
-                    put(client, &format!("new/{round}/{step:08}"), body)?;
-                }
-                Self::GetLarge => get(client, &format!("read-large/{large}"), LARGE_BYTES)?,
-                Self::GetSmall => get(client, &format!("small/{small}"), SMALL_BYTES)?,
-                Self::Head => head(client, &format!("small/{small}"))?,
+                Self::PutSmall => put_small(client, target, &format!("new/{round}/{step:08}"))?,
                 Self::List => return list_bucket(client, plan.listed_keys).map(Some),
+                other => other.once(client, target, step)?,
             }
             Ok(Some(1))
         })
+    }
+
+    /// One request to one of the names that are used over and over.
+    fn once(self, client: &mut Client, target: &Target, step: u64) -> Result<()> {
+        let (large, small) = (step % LARGE_NAMES, step % SMALL_NAMES);
+        match self {
+            Self::PutLarge => {
+                put(client, &format!("large/{large}"), Payload::Unsigned(&target.large.bytes))
+            }
+            Self::PutLargeSigned => {
+                let body = Payload::Hashed(&target.large.bytes, &target.large.hash);
+                put(client, &format!("large/{large}"), body)
+            }
+            Self::PutSmall => put_small(client, target, &format!("small/{small}")),
+            Self::GetLarge => get(client, &format!("read-large/{large}"), LARGE_BYTES),
+            Self::GetSmall => get(client, &format!("small/{small}"), SMALL_BYTES),
+            Self::Head => head(client, &format!("small/{small}")),
+            Self::List => client.list_page(BUCKET, None).map(drop),
+        }
+    }
+
+    /// All kinds of work by turns, on names that are used over and over.
+    pub(crate) fn mixed(target: &Target, window: Duration) -> Result<Measured> {
+        load::run(target, CONNECTIONS, window, |client, connection, count| {
+            let step = connection as u64 + CONNECTIONS as u64 * count;
+            let kind = Self::ALL[step as usize % Self::ALL.len()];
+            kind.once(client, target, step / Self::ALL.len() as u64)?;
+            Ok(Some(1))
+        })
+    }
+
+    /// Writes what the mixed work reads.
+    pub(crate) fn prepare_mixed(target: &Target) -> Result<()> {
+        fill(target, BUCKET, "read-large/", LARGE_NAMES, &target.large.bytes)?;
+        fill(target, BUCKET, "small/", SMALL_NAMES, &target.small.bytes)
     }
 
     fn prepare(self, target: &Target, plan: &Plan) -> Result<()> {
@@ -235,6 +257,10 @@ struct Names {
 fn put(client: &mut Client, key: &str, payload: Payload<'_>) -> Result<()> {
     let request = Request { payload, ..Request::new("PUT", BUCKET, key) };
     ensure_ok(&client.call(&request).map_err(std::io::Error::from)?, "PUT")
+}
+
+fn put_small(client: &mut Client, target: &Target, key: &str) -> Result<()> {
+    put(client, key, Payload::Hashed(&target.small.bytes, &target.small.hash))
 }
 
 /// Reads the body and throws it away; what it holds is the business of other tests.
