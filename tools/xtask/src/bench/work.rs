@@ -17,6 +17,7 @@ const CONNECTIONS: usize = 16;
 const LISTERS: usize = 4;
 const LARGE_BYTES: usize = 10 << 20;
 const SMALL_BYTES: usize = 4 << 10;
+const STREAM_BYTES: usize = 1 << 30;
 /// Large objects are written over and over under so many names, which bounds the space needed.
 const LARGE_NAMES: u64 = 48;
 const SMALL_NAMES: u64 = 2_000;
@@ -34,6 +35,8 @@ pub(crate) enum Work {
     PutLarge,
     /// 10 MiB objects, the signature covers the body
     PutLargeSigned,
+    /// 1 GiB objects on one connection, the signature covers the head only
+    PutStream,
     GetLarge,
     /// 4 KiB objects, new names
     PutSmall,
@@ -95,7 +98,18 @@ impl Target {
 }
 
 impl Work {
-    pub(crate) const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 8] = [
+        Self::PutLarge,
+        Self::PutLargeSigned,
+        Self::PutStream,
+        Self::GetLarge,
+        Self::PutSmall,
+        Self::GetSmall,
+        Self::Head,
+        Self::List,
+    ];
+
+    const MIXED: [Self; 7] = [
         Self::PutLarge,
         Self::PutLargeSigned,
         Self::GetLarge,
@@ -121,11 +135,22 @@ impl Work {
 
     fn measure(self, target: &Target, plan: &Plan, round: u32) -> Result<Measured> {
         let window = plan.window;
-        let connections = if self == Self::List { LISTERS } else { CONNECTIONS };
+        let connections = match self {
+            Self::List => LISTERS,
+            Self::PutStream => 1,
+            _ => CONNECTIONS,
+        };
+        let stream = match self {
+            Self::PutStream => target.large.bytes.repeat(STREAM_BYTES.div_ceil(LARGE_BYTES)),
+            _ => Vec::new(),
+        };
         load::run(target, connections, window, |client, connection, count| {
             let step = connection as u64 + CONNECTIONS as u64 * count;
             match self {
                 Self::PutSmall => put_small(client, target, &format!("new/{round}/{step:08}"))?,
+                Self::PutStream => {
+                    put(client, "stream", Payload::Unsigned(&stream[..STREAM_BYTES]))?;
+                }
                 Self::List => return list_bucket(client, plan.listed_keys).map(Some),
                 other => other.once(client, target, step)?,
             }
@@ -149,6 +174,7 @@ impl Work {
             Self::GetSmall => get(client, &format!("small/{small}"), SMALL_BYTES),
             Self::Head => head(client, &format!("small/{small}")),
             Self::List => client.list_page(BUCKET, None).map(drop),
+            Self::PutStream => unreachable!("it uses one connection for itself"),
         }
     }
 
@@ -156,8 +182,8 @@ impl Work {
     pub(crate) fn mixed(target: &Target, window: Duration) -> Result<Measured> {
         load::run(target, CONNECTIONS, window, |client, connection, count| {
             let step = connection as u64 + CONNECTIONS as u64 * count;
-            let kind = Self::ALL[step as usize % Self::ALL.len()];
-            kind.once(client, target, step / Self::ALL.len() as u64)?;
+            let kind = Self::MIXED[step as usize % Self::MIXED.len()];
+            kind.once(client, target, step / Self::MIXED.len() as u64)?;
             Ok(Some(1))
         })
     }
@@ -170,7 +196,7 @@ impl Work {
 
     fn prepare(self, target: &Target, plan: &Plan) -> Result<()> {
         match self {
-            Self::PutLarge | Self::PutLargeSigned | Self::PutSmall => Ok(()),
+            Self::PutLarge | Self::PutLargeSigned | Self::PutStream | Self::PutSmall => Ok(()),
             Self::GetLarge => fill(target, BUCKET, "read-large/", LARGE_NAMES, &target.large.bytes),
             Self::GetSmall | Self::Head => {
                 fill(target, BUCKET, "small/", SMALL_NAMES, &target.small.bytes)
@@ -183,23 +209,27 @@ impl Work {
         }
     }
 
-    fn is_large(self) -> bool {
-        matches!(self, Self::PutLarge | Self::PutLargeSigned | Self::GetLarge)
+    /// Of one object, where it is a large one.
+    fn large_bytes(self) -> Option<f64> {
+        match self {
+            Self::PutLarge | Self::PutLargeSigned | Self::GetLarge => Some(LARGE_BYTES as f64),
+            Self::PutStream => Some(STREAM_BYTES as f64),
+            _ => None,
+        }
     }
 
     /// What one operation's CPU is given in: seconds per GiB, or microseconds each.
     fn cpu_per_unit(self, measured: &Measured, cpu: f64) -> f64 {
-        if self.is_large() {
-            cpu / (measured.operations as f64 * LARGE_BYTES as f64 / GIB)
-        } else {
-            cpu * 1e6 / measured.operations as f64
+        match self.large_bytes() {
+            Some(bytes) => cpu / (measured.operations as f64 * bytes / GIB),
+            None => cpu * 1e6 / measured.operations as f64,
         }
     }
 
     fn tell(self, measured: &Measured) {
         let client = self.cpu_per_unit(measured, measured.client_cpu);
         let server = measured.server_cpu.map_or(f64::NAN, |cpu| self.cpu_per_unit(measured, cpu));
-        let unit = if self.is_large() { "s/GiB" } else { "us each" };
+        let unit = if self.large_bytes().is_some() { "s/GiB" } else { "us each" };
         println!(
             "  {self:?}: {:.1}/s, CPU {unit}: server {server:.2}, client {client:.2}",
             measured.per_second()
@@ -208,14 +238,12 @@ impl Work {
 
     fn rows(self, measured: &Measured) -> Vec<Row> {
         let names = self.names();
-        let rate = if self.is_large() {
-            row(names.rate, "MiB/s", measured.per_second() * LARGE_BYTES as f64 / MIB)
-        } else {
-            row(names.rate, "1/s", measured.per_second())
+        let (rate, unit) = match self.large_bytes() {
+            Some(bytes) => (row(names.rate, "MiB/s", measured.per_second() * bytes / MIB), "s/GiB"),
+            None => (row(names.rate, "1/s", measured.per_second()), "us"),
         };
         let mut rows = vec![rate];
         if let Some(cpu) = measured.server_cpu {
-            let unit = if self.is_large() { "s/GiB" } else { "us" };
             rows.push(row(names.cpu, unit, self.cpu_per_unit(measured, cpu)));
         }
         rows.push(row(names.p50, "ms", measured.percentile_us(0.50) / 1e3));
@@ -237,6 +265,7 @@ impl Work {
         match self {
             Self::PutLarge => names!("PUT 10 MiB unsigned"),
             Self::PutLargeSigned => names!("PUT 10 MiB signed"),
+            Self::PutStream => names!("PUT 1 GiB stream"),
             Self::GetLarge => names!("GET 10 MiB"),
             Self::PutSmall => names!("PUT 4 KiB"),
             Self::GetSmall => names!("GET 4 KiB"),
