@@ -48,6 +48,9 @@ pub(crate) struct Options {
     secret_key: Option<String>,
     #[arg(long, default_value_t = 3)]
     rounds: u32,
+    /// Connections, but for listing and the one stream; the history is of the default
+    #[arg(long, default_value_t = work::CONNECTIONS, conflicts_with = "record")]
+    connections: usize,
     /// Length of each measurement [default: 8, short: 2]
     #[arg(long)]
     seconds: Option<u64>,
@@ -92,6 +95,7 @@ pub(crate) fn run(options: &Options) -> Result<Verdict> {
         window: Duration::from_secs(seconds),
         listed_keys: options.keys.unwrap_or(if options.short { 5_000 } else { 100_000 }),
         profile: options.profile,
+        connections: options.connections,
     };
     let mut figures = Figures::default();
     for round in 0..options.rounds {

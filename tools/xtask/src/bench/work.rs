@@ -13,7 +13,7 @@ use crate::random;
 use crate::s3::sha256_hex;
 use crate::s3::{Answer, Client, Credentials, Payload, Request, text_of};
 
-const CONNECTIONS: usize = 16;
+pub(crate) const CONNECTIONS: usize = 16;
 const LISTERS: usize = 4;
 const LARGE_BYTES: usize = 10 << 20;
 const SMALL_BYTES: usize = 4 << 10;
@@ -51,6 +51,8 @@ pub(crate) struct Plan {
     pub(crate) window: Duration,
     pub(crate) listed_keys: u64,
     pub(crate) profile: bool,
+    /// Connections, but for listing and the one stream.
+    pub(crate) connections: usize,
 }
 
 /// A server, and what has been put into it for reading.
@@ -138,7 +140,7 @@ impl Work {
         let connections = match self {
             Self::List => LISTERS,
             Self::PutStream => 1,
-            _ => CONNECTIONS,
+            _ => plan.connections,
         };
         let stream = match self {
             Self::PutStream => target.large.bytes.repeat(STREAM_BYTES.div_ceil(LARGE_BYTES)),
