@@ -13,6 +13,7 @@ pub mod exchange;
 pub mod lookup;
 pub mod loss;
 pub mod mailbox;
+pub mod node;
 pub mod proposer;
 pub mod quorum;
 pub mod reader;
