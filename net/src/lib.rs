@@ -18,3 +18,4 @@ pub mod proposer;
 pub mod quorum;
 pub mod reader;
 pub mod update;
+pub mod wire;
