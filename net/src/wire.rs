@@ -13,6 +13,9 @@ pub mod frame;
 pub mod handshake;
 pub mod message;
 
+#[cfg(test)]
+mod documented;
+
 /// What a peer sent is not what the protocol says.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("malformed: {0}")]

@@ -69,12 +69,10 @@ const ACCEPTING: &[u8] = b"basalt peer, accepting";
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[repr(u8)]
 pub enum Lane {
-    /// Steps of the protocol, and whatever else is short.
+    /// Steps of the protocol, calls, and whatever else is short.
     Steps = 0,
     /// Payload.
     Payload = 1,
-    /// Questions to the node itself.
-    Calls = 2,
 }
 
 /// Who speaks, and what it is sure of.
@@ -414,7 +412,7 @@ fn judge(
 }
 
 fn lane_of(number: u8) -> Result<Lane, Malformed> {
-    [Lane::Steps, Lane::Payload, Lane::Calls]
+    [Lane::Steps, Lane::Payload]
         .into_iter()
         .find(|lane| *lane as u8 == number)
         .ok_or(Malformed("the kind of a lane"))
