@@ -7,6 +7,7 @@
 pub mod bay;
 pub mod drives;
 pub mod formation;
+pub mod founding;
 mod gather;
 pub mod host;
 mod metrics;
@@ -33,6 +34,7 @@ use basalt_engine::runtime::{CoreId, GlommioRuntime, Options, start};
 use basalt_engine::seam::{Clock, Random, Spawn};
 use basalt_engine::units::{DriveIndex, SetIndex};
 use basalt_net::cores::{CoreMailbox, Envelope, Owners, Serve};
+use basalt_net::mailbox::Mailbox;
 use futures_util::FutureExt;
 use futures_util::future::{join_all, try_join_all};
 
@@ -253,11 +255,7 @@ async fn found_drives(
     });
     try_join_all(format).await?;
     let mark = founded.iter().map(|(host, _, _)| async move {
-        let marked = async {
-            host.open().await?;
-            host.formed().await
-        };
-        let marked = marked.await.map_err(|error| failure(host, error));
+        let marked = host.open().await.map_err(|error| failure(host, error));
         host.close().await;
         marked
     });
@@ -369,7 +367,7 @@ async fn open_hosts(hosts: &Hosts, plan: &Plan) {
             }
             Step::Refuse(reason) => host.note_down(reason.clone()),
             // The watch finds it blank and replaces it.
-            Step::Replace => {}
+            Step::Replace | Step::Leave => {}
         }
     });
     join_all(opening).await;
@@ -385,10 +383,11 @@ fn keep_up(
     let mut sets: Vec<SetIndex> = hosts.keys().map(|(set, _)| *set).collect();
     sets.dedup();
     for set in sets {
-        runtime.spawn(upkeep::settle_forever(store.clone(), set));
-        runtime.spawn(upkeep::sweep_forever(store.clone(), set));
-        runtime.spawn(upkeep::release_relocated_forever(store.clone(), set));
-        runtime.spawn(upkeep::sweep_uploads_forever(store.clone(), set, upload_rest));
+        let seats = upkeep::Seats::all_here(store.mailbox().drive_count(set));
+        runtime.spawn(upkeep::settle_forever(store.clone(), set, seats.clone()));
+        runtime.spawn(upkeep::sweep_forever(store.clone(), set, seats.clone()));
+        runtime.spawn(upkeep::release_relocated_forever(store.clone(), set, seats.clone()));
+        runtime.spawn(upkeep::sweep_uploads_forever(store.clone(), set, seats, upload_rest));
     }
     for host in hosts.values() {
         runtime.spawn(host.clone().watch(store.clone()));
