@@ -35,9 +35,11 @@ use basalt_engine::seam::{Clock, Random, Spawn};
 use basalt_engine::units::{DriveIndex, SetIndex};
 use basalt_net::cores::{CoreMailbox, Envelope, Owners, Serve};
 use basalt_net::mailbox::Mailbox;
+use basalt_net::node::NodeIndex;
 use futures_util::FutureExt;
 use futures_util::future::{join_all, try_join_all};
 
+use crate::cluster::Cluster;
 use crate::object::{ClassParity, Deployment, PART_BYTES_MIN, Store};
 use crate::s3;
 use crate::tls::Certificates;
@@ -66,11 +68,32 @@ const DRAIN: Duration = Duration::from_secs(30);
 /// Between two looks at whether all connections are closed.
 const DRAIN_LOOK: Duration = Duration::from_millis(20);
 
+/// A place for a drive, by the node it is on.
+#[derive(Clone, Debug)]
+pub enum Seat {
+    Here(Drive),
+    There(NodeIndex),
+}
+
+impl Seat {
+    /// The drive, if it is this node's.
+    pub fn here(&self) -> Option<&Drive> {
+        match self {
+            Self::Here(drive) => Some(drive),
+            Self::There(_) => None,
+        }
+    }
+}
+
 /// Everything that was decided before a node starts.
 #[derive(Clone, Debug)]
 pub struct NodeConfig {
     /// By set, then by position.
-    pub sets: Vec<Vec<Drive>>,
+    pub sets: Vec<Vec<Seat>>,
+    /// What operators call the seats, in the same order.
+    pub names: Vec<Vec<String>>,
+    /// `None`: all drives are here.
+    pub cluster: Option<Cluster>,
     pub parity: Vec<ClassParity>,
     pub address: SocketAddr,
     /// HTTPS in place of HTTP.
@@ -88,7 +111,7 @@ impl NodeConfig {
     fn has_default_classes(&self) -> bool {
         let by_default = |drives: usize| StorageClasses::default().on_set(drives).ok();
         let mut sets = self.sets.iter().zip(&self.parity);
-        sets.all(|(drives, parity)| by_default(drives.len()) == Some(*parity))
+        sets.all(|(seats, parity)| by_default(seats.len()) == Some(*parity))
     }
 }
 
@@ -96,6 +119,10 @@ impl NodeConfig {
 pub enum StartFailure {
     #[error(transparent)]
     Cores(#[from] basalt_engine::runtime::StartError),
+    #[error(
+        "the drives of {others} other nodes are out of reach: nodes do not speak to each other yet"
+    )]
+    Peers { others: usize },
     #[error(transparent)]
     Formation(#[from] formation::Refusal),
     #[error("drive {drive}: {error}")]
@@ -113,6 +140,9 @@ pub fn run(
     config: NodeConfig,
     ready: impl Fn(&Plan) + Send + Sync + 'static,
 ) -> Result<(), StartFailure> {
+    if let Some(cluster) = &config.cluster {
+        return Err(StartFailure::Peers { others: cluster.peers().count() });
+    }
     let signals = Signals::block().map_err(StartFailure::Signals)?;
     check_address(config.address)?;
     let plan = form(&config)?;
@@ -186,7 +216,7 @@ fn check_address(address: SocketAddr) -> Result<(), StartFailure> {
 /// All drives of a set on one core; the sets in turn.
 fn owners(config: &NodeConfig, cores: u16) -> Owners {
     let owner = |set: usize| CoreId((set % usize::from(cores)) as u16);
-    config.sets.iter().enumerate().map(|(set, drives)| vec![owner(set); drives.len()]).collect()
+    config.sets.iter().enumerate().map(|(set, seats)| vec![owner(set); seats.len()]).collect()
 }
 
 /// Examines the drives and, on a first start, forms the deployment, on a core of its own.
@@ -208,9 +238,12 @@ fn form(config: &NodeConfig) -> Result<Plan, StartFailure> {
 
 async fn form_here(runtime: &GlommioRuntime, config: &NodeConfig) -> Result<Plan, StartFailure> {
     let mut found = Vec::new();
-    for drives in &config.sets {
-        let looks = drives.iter().map(|drive| async move {
-            DirectoryBay::new(runtime.clone(), drive.clone()).look().await
+    for seats in &config.sets {
+        let looks = seats.iter().map(|seat| async move {
+            match seat {
+                Seat::Here(drive) => DirectoryBay::new(runtime.clone(), drive.clone()).look().await,
+                Seat::There(_) => Found::Unusable("it is on another node".to_owned()),
+            }
         });
         found.push(join_all(looks).await);
     }
@@ -223,9 +256,9 @@ async fn form_here(runtime: &GlommioRuntime, config: &NodeConfig) -> Result<Plan
 }
 
 fn report_refused(config: &NodeConfig, found: &[Vec<Found>]) {
-    for (drives, found) in config.sets.iter().zip(found) {
-        for (drive, found) in drives.iter().zip(found) {
-            if let Found::Unusable(reason) = found {
+    for (seats, found) in config.sets.iter().zip(found) {
+        for (seat, found) in seats.iter().zip(found) {
+            if let (Seat::Here(drive), Found::Unusable(reason)) = (seat, found) {
                 tracing::warn!(drive = %drive.path.display(), reason, "drive stays down");
             }
         }
@@ -242,7 +275,7 @@ async fn found_drives(
     for (set, steps) in plan.steps.iter().enumerate() {
         for (position, step) in steps.iter().enumerate() {
             let Step::Found(drive) = step else { continue };
-            let host = host(runtime, config, plan, set, position);
+            let Some(host) = host(runtime, config, plan, set, position) else { continue };
             founded.push((host, *drive, plan.maps[set].clone()));
         }
     }
@@ -266,17 +299,18 @@ async fn found_drives(
 
 type DirectoryHost = Rc<Host<DirectoryBay, GlommioRuntime>>;
 
+/// The host of a seat, if it is this node's.
 fn host(
     runtime: &GlommioRuntime,
     config: &NodeConfig,
     plan: &Plan,
     set: usize,
     position: usize,
-) -> DirectoryHost {
-    let bay = DirectoryBay::new(runtime.clone(), config.sets[set][position].clone());
+) -> Option<DirectoryHost> {
+    let bay = DirectoryBay::new(runtime.clone(), config.sets[set][position].here()?.clone());
     let set = SetIndex(u16::try_from(set).expect("fewer than 2^16 sets"));
     let position = DriveIndex(u8::try_from(position).expect("at most sixteen drives"));
-    Host::new(bay, runtime.clone(), plan.deployment, set, position, Sizes::default())
+    Some(Host::new(bay, runtime.clone(), plan.deployment, set, position, Sizes::default()))
 }
 
 /// The hosts of the drives that one core owns.
@@ -338,8 +372,10 @@ fn own_hosts(runtime: &GlommioRuntime, shared: &Shared) -> Hosts {
     let mut hosts = BTreeMap::new();
     for (set, owners) in shared.owners.iter().enumerate() {
         for (position, owner) in owners.iter().enumerate() {
-            if *owner == runtime.core() {
-                let host = host(runtime, &shared.config, &shared.plan, set, position);
+            if *owner != runtime.core() {
+                continue;
+            }
+            if let Some(host) = host(runtime, &shared.config, &shared.plan, set, position) {
                 hosts.insert((SetIndex(set as u16), DriveIndex(position as u8)), host);
             }
         }

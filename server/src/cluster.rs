@@ -1,0 +1,140 @@
+//! What a node knows of the other nodes before it has spoken to any: who they are, which of them it
+//! is itself, and what it proves to them.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::os::unix::ffi::OsStrExt;
+
+use basalt_net::node::NodeIndex;
+use sha2::{Digest, Sha256};
+
+use crate::object::ClassParity;
+use crate::topology::Topology;
+use crate::topology::node_address::NodeAddress;
+
+/// Of two nodes or more.
+#[derive(Clone)]
+pub struct Cluster {
+    /// As the URLs name them, in the order that numbers them.
+    pub nodes: Vec<NodeAddress>,
+    pub this: NodeIndex,
+    /// Equal on nodes that agree on every seat and on the parity of what they write.
+    pub topology_hash: [u8; 32],
+    /// Access key and secret key of the root user: what nodes have in common that others lack.
+    pub secret_source: (String, String),
+    /// Where this node listens for its peers, if not where it listens for clients.
+    pub peer_address: Option<SocketAddr>,
+}
+
+impl Cluster {
+    /// Where `node` listens for its peers: at its own host, at the port that all nodes use for peers
+    /// if they use one.
+    pub fn peer(&self, node: NodeIndex) -> NodeAddress {
+        let mut address = self.nodes[usize::from(node.0)].clone();
+        if let Some(own) = self.peer_address {
+            address.port = own.port();
+        }
+        address
+    }
+
+    /// All nodes but this one.
+    pub fn peers(&self) -> impl Iterator<Item = NodeIndex> {
+        let nodes = u16::try_from(self.nodes.len()).expect("at most 2^16 - 1 peers");
+        (0..nodes).map(NodeIndex).filter(|node| *node != self.this)
+    }
+}
+
+/// Says nothing of the secret.
+impl fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { nodes, this, peer_address, .. } = self;
+        write!(f, "Cluster of {nodes:?}, here {this:?}, peers at {peer_address:?}")
+    }
+}
+
+/// SHA-256 over a text of every seat, in order, and the parity of each set. Part of the handshake:
+/// a change of the text makes nodes of two versions refuse each other.
+pub fn topology_hash(topology: &Topology, parity: &[ClassParity]) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    let mut line = |text: String, bytes: &[u8]| {
+        hash.update(text.as_bytes());
+        hash.update(bytes);
+        hash.update(b"\n");
+    };
+    line(format!("basalt topology 1, {} nodes", topology.nodes.len()), b"");
+    for ((set, places), parity) in topology.sets().enumerate().zip(parity) {
+        let ClassParity { standard, reduced_redundancy } = parity;
+        line(
+            format!("set {set}: {} drives, parity {standard} {reduced_redundancy}", places.len()),
+            b"",
+        );
+        for (position, place) in places.iter().enumerate() {
+            let node = &topology.nodes[usize::from(place.node.0)];
+            let path = place.path.as_os_str().as_bytes();
+            // With its length, so that no path can look like another line.
+            line(format!("{position}: {node} {} ", path.len()), path);
+        }
+    }
+    hash.finalize().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+    use std::path::Path;
+
+    use super::*;
+
+    fn topology(arguments: &[&str], set_drives: Option<usize>) -> Topology {
+        let arguments: Vec<String> = arguments.iter().map(|&text| text.to_owned()).collect();
+        Topology::parse(&arguments, set_drives, Path::new("/work"), 9000).unwrap()
+    }
+
+    #[test]
+    fn the_hash_tells_every_difference_and_no_spelling() {
+        const PARITY: ClassParity = ClassParity { standard: 4, reduced_redundancy: 2 };
+        let hash = |arguments: &[&str], set_drives, parity| {
+            let topology = topology(arguments, set_drives);
+            let parity = vec![parity; topology.sets().count()];
+            topology_hash(&topology, &parity)
+        };
+        let of = |arguments: &[&str]| hash(arguments, None, PARITY);
+        let here = of(&["http://n{1...2}/d{1...8}"]);
+        assert_eq!(here, of(&["http://N{1...2}:9000//d{1...8}/"]));
+        let other_parity = ClassParity { standard: 4, reduced_redundancy: 1 };
+        for other in [
+            of(&["http://n{1...2}/e{1...8}"]),
+            of(&["http://n{1...2}:9001/d{1...8}"]),
+            of(&["https://n{1...2}/d{1...8}"]),
+            of(&["http://n{2...3}/d{1...8}"]),
+            of(&["http://n{1...2}/d{1...16}"]),
+            hash(&["http://n{1...2}/d{1...8}"], Some(8), PARITY),
+            hash(&["http://n{1...2}/d{1...8}"], None, other_parity),
+            hash(
+                &["http://n{1...2}/d{1...8}"],
+                None,
+                ClassParity { standard: 5, reduced_redundancy: 2 },
+            ),
+        ] {
+            assert_ne!(here, other);
+        }
+        let one = of(&["http://n1/a", "http://n2/a"]);
+        assert_ne!(one, of(&["http://n2/a", "http://n1/a"]), "the order is part of the layout");
+    }
+
+    #[test]
+    fn peers_are_at_the_hosts_of_the_urls_and_the_secret_is_not_shown() {
+        let mut cluster = Cluster {
+            nodes: topology(&["http://n{1...3}/d{1...4}"], None).nodes,
+            this: NodeIndex(1),
+            topology_hash: [0; 32],
+            secret_source: ("the user".into(), "the secret".into()),
+            peer_address: None,
+        };
+        assert_eq!(cluster.peers().collect::<Vec<_>>(), [NodeIndex(0), NodeIndex(2)]);
+        assert_eq!(cluster.peer(NodeIndex(2)).to_string(), "http://n3:9000");
+        cluster.peer_address = Some((Ipv4Addr::UNSPECIFIED, 9010).into());
+        assert_eq!(cluster.peer(NodeIndex(2)).to_string(), "http://n3:9010");
+        assert!(!format!("{cluster:?}").contains("the secret"));
+    }
+}
