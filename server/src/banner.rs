@@ -231,7 +231,7 @@ mod tests {
             nodes: topology.nodes.clone(),
             this,
             topology_hash: [0; 32],
-            secret_source: ("root-a".into(), "the secret".into()),
+            peer_key: [0; 32],
             peer_address: None,
         });
         ServerConfig {

@@ -20,8 +20,8 @@ pub struct Cluster {
     pub this: NodeIndex,
     /// Equal on nodes that agree on every seat and on the parity of what they write.
     pub topology_hash: [u8; 32],
-    /// Access key and secret key of the root user: what nodes have in common that others lack.
-    pub secret_source: (String, String),
+    /// What nodes have in common that others lack: derived from the root user's keys.
+    pub peer_key: [u8; 32],
     /// Where this node listens for its peers, if not where it listens for clients.
     pub peer_address: Option<SocketAddr>,
 }
@@ -50,6 +50,18 @@ impl fmt::Debug for Cluster {
         let Self { nodes, this, peer_address, .. } = self;
         write!(f, "Cluster of {nodes:?}, here {this:?}, peers at {peer_address:?}")
     }
+}
+
+/// The key that nodes prove to each other: docs/wire.md, "Handshake". Slow, so that the root user's secret
+/// cannot be guessed from what a proof shows.
+pub fn peer_key(access_key: &str, secret_key: &str) -> [u8; 32] {
+    let salt = Sha256::new().chain_update("basalt peer key").chain_update(access_key).finalize();
+    let cost = argon2::Params::new(19 << 10, 2, 1, Some(32)).expect("within the function's limits");
+    let function = argon2::Argon2::new(argon2::Algorithm::Argon2id, argon2::Version::V0x13, cost);
+    let mut key = [0; 32];
+    let derived = function.hash_password_into(secret_key.as_bytes(), &salt, &mut key);
+    derived.expect("within the function's limits");
+    key
 }
 
 /// SHA-256 over a text of every seat, in order, and the parity of each set. Part of the handshake:
@@ -128,13 +140,13 @@ mod tests {
             nodes: topology(&["http://n{1...3}/d{1...4}"], None).nodes,
             this: NodeIndex(1),
             topology_hash: [0; 32],
-            secret_source: ("the user".into(), "the secret".into()),
+            peer_key: [0xab; 32],
             peer_address: None,
         };
         assert_eq!(cluster.peers().collect::<Vec<_>>(), [NodeIndex(0), NodeIndex(2)]);
         assert_eq!(cluster.peer(NodeIndex(2)).to_string(), "http://n3:9000");
         cluster.peer_address = Some((Ipv4Addr::UNSPECIFIED, 9010).into());
         assert_eq!(cluster.peer(NodeIndex(2)).to_string(), "http://n3:9010");
-        assert!(!format!("{cluster:?}").contains("the secret"));
+        assert!(!format!("{cluster:?}").contains("171"));
     }
 }

@@ -8,7 +8,7 @@ use basalt_engine::runtime::{Options, StartError};
 use basalt_net::node::NodeIndex;
 use sha2::{Digest, Sha256};
 
-use crate::cluster::{Cluster, topology_hash};
+use crate::cluster::{Cluster, peer_key, topology_hash};
 use crate::config::{ServerConfig, Settings};
 use crate::node::drives::{self, Drive};
 use crate::node::formation::Refusal as FormationRefusal;
@@ -39,7 +39,7 @@ pub fn prepare(settings: Settings) -> Result<ServerConfig, Refusal> {
         nodes: settings.topology.nodes.clone(),
         this,
         topology_hash: topology_hash(&settings.topology, &settings.parity),
-        secret_source: (credentials.user.clone(), credentials.secret.clone()),
+        peer_key: peer_key(&credentials.user, &credentials.secret),
         peer_address: settings.peer_address,
     });
     Ok(ServerConfig {
@@ -133,11 +133,6 @@ fn refusal_of(failure: StartFailure) -> Refusal {
             "the cores cannot start",
             cause,
             "give the process more memory, processors or open files, as the cause says",
-        ),
-        StartFailure::Peers { .. } => Refusal::machine(
-            "several nodes cannot be served",
-            cause,
-            "run one node with all its drives, named by directories: /mnt/drive{1...4}",
         ),
         StartFailure::Formation(refusal) => {
             Refusal::machine("the drives are no deployment", cause, formation_remedy(&refusal))

@@ -327,13 +327,13 @@ fn without_a_connection_it_was_not_done() {
     simulation.block_on(&world.client.clone(), async move {
         world.client.sleep(Duration::from_secs(1)).await;
         assert_eq!(world.ask(1).await, 0);
-        assert_eq!(world.peers.call(NodeIndex(1), &Call::Identify).await, None);
+        assert_eq!(world.peers.call(NodeIndex(1), &Call::Identify { ticket: 4 }).await, None);
         assert_eq!(world.peers.trouble(NodeIndex(1)).as_deref(), Some("connection refused"));
         world.network.refuses.set(false);
         world.client.sleep(Duration::from_secs(2)).await;
         assert_eq!(world.ask(1).await, 3);
-        let answer = world.peers.call(NodeIndex(1), &Call::Identify).await;
-        assert_eq!(answer, Some(CallAnswer::Refused("Identify".to_owned())));
+        let answer = world.peers.call(NodeIndex(1), &Call::Identify { ticket: 4 }).await;
+        assert_eq!(answer, Some(CallAnswer::Refused("Identify { ticket: 4 }".to_owned())));
         assert_eq!(world.peers.trouble(NodeIndex(1)), None);
     });
 }

@@ -9,15 +9,15 @@ use super::parts::{Open, SetMap};
 use super::{Body, access, archive};
 use crate::wire::Malformed;
 
-/// Answered with [`CallAnswer`].
+/// Answered with [`CallAnswer`]. A ticket ties orders to the question that they follow from.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Call {
     /// What stands at the node's seats?
-    Identify,
+    Identify { ticket: u128 },
     /// Format your drives as founding members, forming. Answered when all are.
-    Form { deployment: DeploymentId, maps: Vec<engine::SetMap> },
+    Format { ticket: u128, deployment: DeploymentId, maps: Vec<engine::SetMap> },
     /// Every drive of the deployment is formatted: mark yours as formed.
-    Formed { deployment: DeploymentId },
+    Mark { ticket: u128, deployment: DeploymentId },
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -53,9 +53,9 @@ pub enum Standing {
 
 #[derive(Archive, Serialize)]
 enum WireCall {
-    Identify,
-    Form { deployment: u128, maps: Vec<SetMap> },
-    Formed { deployment: u128 },
+    Identify { ticket: u128 },
+    Format { ticket: u128, deployment: u128, maps: Vec<SetMap> },
+    Mark { ticket: u128, deployment: u128 },
 }
 
 #[derive(Archive, Serialize)]
@@ -93,12 +93,14 @@ enum WireStanding {
 
 pub(super) fn pack(number: u32, call: &Call) -> Body {
     let call = match call {
-        Call::Identify => WireCall::Identify,
-        Call::Form { deployment, maps } => {
+        Call::Identify { ticket } => WireCall::Identify { ticket: *ticket },
+        Call::Format { ticket, deployment, maps } => {
             let maps = maps.iter().map(SetMap::from).collect();
-            WireCall::Form { deployment: deployment.0, maps }
+            WireCall::Format { ticket: *ticket, deployment: deployment.0, maps }
         }
-        Call::Formed { deployment } => WireCall::Formed { deployment: deployment.0 },
+        Call::Mark { ticket, deployment } => {
+            WireCall::Mark { ticket: *ticket, deployment: deployment.0 }
+        }
     };
     archive(&Numbered { number, call })
 }
@@ -106,14 +108,16 @@ pub(super) fn pack(number: u32, call: &Call) -> Body {
 pub(super) fn open(body: &Bytes) -> Result<(u32, Call), Malformed> {
     let numbered = access::<ArchivedNumbered>(body)?;
     let call = match &numbered.call {
-        ArchivedWireCall::Identify => Call::Identify,
-        ArchivedWireCall::Form { deployment, maps } => {
-            let deployment = DeploymentId(deployment.to_native());
-            Call::Form { deployment, maps: maps.open(body)? }
-        }
-        ArchivedWireCall::Formed { deployment } => {
-            Call::Formed { deployment: DeploymentId(deployment.to_native()) }
-        }
+        ArchivedWireCall::Identify { ticket } => Call::Identify { ticket: ticket.to_native() },
+        ArchivedWireCall::Format { ticket, deployment, maps } => Call::Format {
+            ticket: ticket.to_native(),
+            deployment: DeploymentId(deployment.to_native()),
+            maps: maps.open(body)?,
+        },
+        ArchivedWireCall::Mark { ticket, deployment } => Call::Mark {
+            ticket: ticket.to_native(),
+            deployment: DeploymentId(deployment.to_native()),
+        },
     };
     Ok((numbered.number.to_native(), call))
 }

@@ -262,8 +262,9 @@ fn payload_goes_to_the_request_and_the_reply_that_it_belongs_to() {
 #[test]
 fn calls_and_their_answers_arrive_as_they_were_sent() {
     let deployment = DeploymentId(3);
-    let form = Call::Form { deployment, maps: vec![map()] };
-    for call in [Call::Identify, form, Call::Formed { deployment }] {
+    let ticket = 1 << 90;
+    let format = Call::Format { ticket, deployment, maps: vec![map()] };
+    for call in [Call::Identify { ticket }, format, Call::Mark { ticket, deployment }] {
         let packed = pack_call(5, &call);
         assert_eq!(open_call(packed.body), Ok((5, call)));
     }
