@@ -7,6 +7,7 @@
 pub mod bay;
 pub mod drives;
 pub mod formation;
+pub mod founding;
 mod gather;
 pub mod host;
 mod metrics;
@@ -33,6 +34,7 @@ use basalt_engine::runtime::{CoreId, GlommioRuntime, Options, start};
 use basalt_engine::seam::{Clock, Random, Spawn};
 use basalt_engine::units::{DriveIndex, SetIndex};
 use basalt_net::cores::{CoreMailbox, Envelope, Owners, Serve};
+use basalt_net::mailbox::Mailbox;
 use basalt_net::node::NodeIndex;
 use futures_util::FutureExt;
 use futures_util::future::{join_all, try_join_all};
@@ -240,7 +242,7 @@ async fn form_here(runtime: &GlommioRuntime, config: &NodeConfig) -> Result<Plan
         let looks = seats.iter().map(|seat| async move {
             match seat {
                 Seat::Here(drive) => DirectoryBay::new(runtime.clone(), drive.clone()).look().await,
-                Seat::There(_) => Found::Unusable("it is on another node".to_owned()),
+                Seat::There(_) => Found::Unreached,
             }
         });
         found.push(join_all(looks).await);
@@ -286,11 +288,7 @@ async fn found_drives(
     });
     try_join_all(format).await?;
     let mark = founded.iter().map(|(host, _, _)| async move {
-        let marked = async {
-            host.open().await?;
-            host.formed().await
-        };
-        let marked = marked.await.map_err(|error| failure(host, error));
+        let marked = host.open().await.map_err(|error| failure(host, error));
         host.close().await;
         marked
     });
@@ -405,7 +403,7 @@ async fn open_hosts(hosts: &Hosts, plan: &Plan) {
             }
             Step::Refuse(reason) => host.note_down(reason.clone()),
             // The watch finds it blank and replaces it.
-            Step::Replace => {}
+            Step::Replace | Step::Leave => {}
         }
     });
     join_all(opening).await;
@@ -421,10 +419,11 @@ fn keep_up(
     let mut sets: Vec<SetIndex> = hosts.keys().map(|(set, _)| *set).collect();
     sets.dedup();
     for set in sets {
-        runtime.spawn(upkeep::settle_forever(store.clone(), set));
-        runtime.spawn(upkeep::sweep_forever(store.clone(), set));
-        runtime.spawn(upkeep::release_relocated_forever(store.clone(), set));
-        runtime.spawn(upkeep::sweep_uploads_forever(store.clone(), set, upload_rest));
+        let seats = upkeep::Seats::all_here(store.mailbox().drive_count(set));
+        runtime.spawn(upkeep::settle_forever(store.clone(), set, seats.clone()));
+        runtime.spawn(upkeep::sweep_forever(store.clone(), set, seats.clone()));
+        runtime.spawn(upkeep::release_relocated_forever(store.clone(), set, seats.clone()));
+        runtime.spawn(upkeep::sweep_uploads_forever(store.clone(), set, seats, upload_rest));
     }
     for host in hosts.values() {
         runtime.spawn(host.clone().watch(store.clone()));
