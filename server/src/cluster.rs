@@ -1,11 +1,12 @@
 //! What a node knows of the other nodes before it has spoken to any: who they are, which of them it
 //! is itself, and what it proves to them.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::net::SocketAddr;
-use std::os::unix::ffi::OsStrExt;
 
 use basalt_net::node::NodeIndex;
+use basalt_net::wire::handshake;
+
 use sha2::{Digest, Sha256};
 
 use crate::object::ClassParity;
@@ -64,30 +65,23 @@ pub fn peer_key(access_key: &str, secret_key: &str) -> [u8; 32] {
     key
 }
 
-/// SHA-256 over a text of every seat, in order, and the parity of each set. Part of the handshake:
-/// a change of the text makes nodes of two versions refuse each other.
+/// Of a text of every seat, in order, and the parity of each set. Nodes that write another text, as
+/// those of a version that changes it, refuse each other.
 pub fn topology_hash(topology: &Topology, parity: &[ClassParity]) -> [u8; 32] {
-    let mut hash = Sha256::new();
-    let mut line = |text: String, bytes: &[u8]| {
-        hash.update(text.as_bytes());
-        hash.update(bytes);
-        hash.update(b"\n");
-    };
-    line(format!("basalt topology 1, {} nodes", topology.nodes.len()), b"");
+    let mut text = format!("basalt topology 1, {} nodes\n", topology.nodes.len());
     for ((set, places), parity) in topology.sets().enumerate().zip(parity) {
         let ClassParity { standard, reduced_redundancy } = parity;
-        line(
-            format!("set {set}: {} drives, parity {standard} {reduced_redundancy}", places.len()),
-            b"",
-        );
+        let drives = places.len();
+        let _ =
+            writeln!(text, "set {set}: {drives} drives, parity {standard} {reduced_redundancy}");
         for (position, place) in places.iter().enumerate() {
             let node = &topology.nodes[usize::from(place.node.0)];
-            let path = place.path.as_os_str().as_bytes();
+            let path = place.path.display().to_string();
             // With its length, so that no path can look like another line.
-            line(format!("{position}: {node} {} ", path.len()), path);
+            let _ = writeln!(text, "{position}: {node} {} {path}", path.len());
         }
     }
-    hash.finalize().into()
+    handshake::topology_hash(&text)
 }
 
 #[cfg(test)]

@@ -150,8 +150,9 @@ mod tests {
 
     #[test]
     fn addresses_resolve_to_themselves() {
-        let resolved = |authority: &str| parse(authority).unwrap().resolve().unwrap();
-        assert_eq!(resolved("127.0.0.1:80"), ["127.0.0.1:80".parse().unwrap()]);
-        assert_eq!(resolved("[::1]"), ["[::1]:9000".parse().unwrap()]);
+        for (authority, address) in [("127.0.0.1:80", "127.0.0.1:80"), ("[::1]", "[::1]:9000")] {
+            let address: SocketAddr = address.parse().unwrap();
+            assert_eq!(parse(authority).unwrap().resolve().unwrap(), [address]);
+        }
     }
 }
