@@ -12,7 +12,7 @@ use std::time::Duration;
 use basalt_engine::Error;
 use basalt_engine::request::{Reply, SetMap};
 use basalt_engine::runtime::GlommioRuntime;
-use basalt_engine::runtime::net::{Listener, TcpStream};
+use basalt_engine::runtime::net::{Listener, Listening, TcpStream};
 use basalt_engine::seam::{Clock, Random, Spawn};
 use basalt_engine::units::{DeploymentId, DriveIndex, SetIndex};
 use basalt_net::link::Stream;
@@ -57,13 +57,19 @@ pub(super) async fn agree(
     let ground = Rc::new(RefCell::new(Ground::default()));
     let seats = Rc::new(own_seats(config));
     let here = Here { runtime: runtime.clone(), ground, seats };
-    here.listen(config, cluster)?;
+    let listening = here.listen(config, cluster)?;
     let dial = NodeDial::new(Rc::new(cluster.clone()), config.certificates.clone());
     let identity = peering::identity(cluster, None);
     let peers = Peers::new(runtime.clone(), dial, identity, cluster.nodes.len(), true);
     peers.connect_all(&[Lane::Steps]);
     let starting = Starting { here, peers, this: cluster.this, nodes: nodes(config, cluster.this) };
-    starting.agree().await
+    let agreed = starting.agree().await;
+    for listening in listening {
+        if let Err(error) = listening.end().await {
+            tracing::warn!(%error, "a connection may be left without an answer");
+        }
+    }
+    agreed
 }
 
 /// The drives of this node, by their seats.
@@ -218,8 +224,12 @@ impl Starting {
 }
 
 impl Here {
-    /// Answers peers, and turns clients away, for as long as the core runs.
-    fn listen(&self, config: &NodeConfig, cluster: &Cluster) -> Result<(), StartFailure> {
+    /// Answers peers, and turns clients away.
+    fn listen(
+        &self,
+        config: &NodeConfig,
+        cluster: &Cluster,
+    ) -> Result<Vec<Listening>, StartFailure> {
         let credit_bytes = peering::credit_bytes(cluster, config.arena_bytes);
         let to_peers = ToPeers { identity: peering::identity(cluster, None), credit_bytes };
         let certificates = config.certificates.as_ref();
@@ -228,6 +238,7 @@ impl Here {
             address: config.address,
             reason: error.to_string(),
         })?;
+        let mut all = Vec::new();
         for address in [Some(config.address), cluster.peer_address].into_iter().flatten() {
             let failed = |error: std::io::Error| StartFailure::Address {
                 address,
@@ -235,12 +246,12 @@ impl Here {
             };
             let listener = Listener::bind(&self.runtime, address).map_err(failed)?;
             let (here, acceptor, to_peers) = (self.clone(), acceptor.clone(), to_peers.clone());
-            listener.serve(&self.runtime, move |stream| {
+            all.push(listener.serve(&self.runtime, move |stream| {
                 let (acceptor, to_peers) = (acceptor.clone(), to_peers.clone());
                 here.runtime.spawn(here.clone().answer(stream, acceptor, to_peers));
-            });
+            }));
         }
-        Ok(())
+        Ok(all)
     }
 
     async fn answer(self, stream: TcpStream, acceptor: Option<Acceptor>, to_peers: ToPeers) {
@@ -321,8 +332,7 @@ impl Here {
             let formatted = host.found(member.drive, map.clone()).await;
             formatted.map_err(|error| format!("{}: {error}", host.name()))
         });
-        let formatted: Result<Vec<()>, String> =
-            join_all(formatting).await.into_iter().collect();
+        let formatted: Result<Vec<()>, String> = join_all(formatting).await.into_iter().collect();
         self.ground.borrow_mut().formatted(ticket, formatted.is_ok());
         formatted.map(|_| ())
     }
