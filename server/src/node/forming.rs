@@ -24,6 +24,7 @@ use basalt_net::wire::handshake::{Identity, Lane};
 use basalt_net::wire::message::{Asked, Call, CallAnswer, SeatFound};
 use futures_util::FutureExt;
 use futures_util::future::{Either, LocalBoxFuture, join_all, select};
+use futures_util::lock::Mutex;
 
 use super::bay::DirectoryBay;
 use super::drives::Drive;
@@ -56,7 +57,7 @@ pub(super) async fn agree(
 ) -> Result<Plan, StartFailure> {
     let ground = Rc::new(RefCell::new(Ground::default()));
     let seats = Rc::new(own_seats(config));
-    let here = Here { runtime: runtime.clone(), ground, seats };
+    let here = Here { runtime: runtime.clone(), ground, seats, turns: Rc::default() };
     let listening = here.listen(config, cluster)?;
     let dial = NodeDial::new(Rc::new(cluster.clone()), config.certificates.clone());
     let identity = peering::identity(cluster, None);
@@ -105,6 +106,9 @@ struct Here {
     runtime: GlommioRuntime,
     ground: Rc<RefCell<Ground>>,
     seats: Rc<OwnSeats>,
+    /// Who looks at a drive, or writes to it, locks it, and two of this process would take each other for
+    /// another one. So questions and orders have the drives in turn.
+    turns: Rc<Mutex<()>>,
 }
 
 /// What peers are told of this node.
@@ -311,6 +315,7 @@ impl Here {
     }
 
     async fn look(&self) -> Vec<Found> {
+        let _turn = self.turns.lock().await;
         let looks = self.seats.iter().map(|(_, _, drive)| async move {
             DirectoryBay::new(self.runtime.clone(), drive.clone()).look().await
         });
@@ -325,6 +330,7 @@ impl Here {
     ) -> Result<(), String> {
         let found = self.look().await;
         self.ground.borrow_mut().format(ticket, &found).map_err(text)?;
+        let _turn = self.turns.lock().await;
         let formatting = self.seats.iter().map(|(set, position, drive)| async move {
             let map = maps.get(usize::from(set.0)).ok_or("the plan lacks a set")?;
             let member = map.drives.get(usize::from(position.0)).ok_or("the plan lacks a seat")?;
@@ -339,6 +345,7 @@ impl Here {
 
     async fn mark(&self, ticket: Ticket, deployment: DeploymentId) -> Result<(), String> {
         self.ground.borrow_mut().mark(ticket).map_err(text)?;
+        let _turn = self.turns.lock().await;
         let marking = self.seats.iter().map(|(set, position, drive)| async move {
             let host = self.host(deployment, *set, *position, drive);
             match host.open().await {

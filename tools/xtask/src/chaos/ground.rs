@@ -59,6 +59,7 @@ fn is_apart() -> bool {
 /// or where there can be none, which is said.
 pub(crate) fn run_apart() -> Result<Option<Verdict>> {
     if is_apart() {
+        ip(&["link", "set", "lo", "up"])?;
         return Ok(None);
     }
     let mut probe = Command::new("unshare");
@@ -100,7 +101,6 @@ impl Ground {
             return Ok(Self::Loopback(free_addresses(nodes)?));
         }
         if !exists(BRIDGE)? {
-            ip(&["link", "set", "lo", "up"])?;
             ip(&["link", "add", BRIDGE, "type", "bridge"])?;
             ip(&["address", "add", "10.77.0.254/24", "dev", BRIDGE])?;
             ip(&["link", "set", BRIDGE, "up"])?;
