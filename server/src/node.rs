@@ -405,11 +405,7 @@ fn forward(peers: Option<NodePeers>) -> Forward {
 }
 
 /// What this core does for the other nodes.
-fn for_peers(
-    runtime: &GlommioRuntime,
-    shared: &Shared,
-    mailbox: &CoreMailbox,
-) -> Option<ForPeers> {
+fn for_peers(runtime: &GlommioRuntime, shared: &Shared, mailbox: &CoreMailbox) -> Option<ForPeers> {
     let cluster = shared.config.cluster.as_ref()?;
     let deployment = shared.plan.deployment;
     Some(ForPeers {

@@ -159,7 +159,7 @@ impl Dial for NodeDial {
             // Read each time, so that changed files hold from the next connection on.
             let config = certificates.load_for_peers().map_err(io::Error::other)?;
             let stream = SecureStream::connect(stream, config, &address.host).await?;
-            return Ok(ToPeer::Secure(stream.for_peer()));
+            return Ok(ToPeer::Secure(Box::new(stream.for_peer())));
         }
         Err(trouble)
     }
@@ -172,7 +172,7 @@ impl Dial for NodeDial {
 /// A connection that this node made.
 pub(super) enum ToPeer {
     Plain(PeerStream),
-    Secure(SecurePeer),
+    Secure(Box<SecurePeer>),
 }
 
 impl Stream for ToPeer {
