@@ -44,7 +44,7 @@ const TELL_INTERVAL: Duration = Duration::from_secs(5);
 
 /// What clients are told meanwhile.
 const COME_LATER: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/xml\r\n\
-    Retry-After: 2\r\nConnection: close\r\nContent-Length: 126\r\n\r\n\
+    Retry-After: 2\r\nConnection: close\r\nContent-Length: 118\r\n\r\n\
     <Error><Code>XMinioServerNotInitialized</Code>\
     <Message>Server not initialized yet, please try again.</Message></Error>";
 
