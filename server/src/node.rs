@@ -32,7 +32,7 @@ use basalt_engine::runtime::signals::Signals;
 use basalt_engine::runtime::{CoreId, GlommioRuntime, Options, start};
 use basalt_engine::seam::{Clock, Random, Spawn};
 use basalt_engine::units::{DriveIndex, SetIndex};
-use basalt_net::cores::{CoreMailbox, Envelope, Owners, Serve};
+use basalt_net::cores::{CoreMailbox, Envelope, Owners, Serve, Served};
 use futures_util::FutureExt;
 use futures_util::future::{join_all, try_join_all};
 
@@ -351,10 +351,10 @@ fn own_hosts(runtime: &GlommioRuntime, shared: &Shared) -> Hosts {
 
 fn serve(hosts: Hosts) -> Serve {
     Rc::new(move |set, drive, request| match hosts.get(&(set, drive)) {
-        Some(host) => host.clone().handle(request).boxed_local(),
+        Some(host) => host.clone().serve(request),
         None => {
             let error = Error::Unavailable { reason: "no core of this node owns the drive" };
-            std::future::ready(Reply::Failed(error)).boxed_local()
+            Served::Now(Reply::Failed(error))
         }
     })
 }
