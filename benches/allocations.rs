@@ -5,6 +5,8 @@
 //! Sixteen connections, as in `cargo xtask bench`: what requests that run side by side share (writes of
 //! journals, turns of the cores) is shared as it is there.
 
+#![allow(clippy::disallowed_methods, reason = "the client of a measurement is no work of a core")]
+
 mod counting_allocator;
 
 use std::ffi::OsString;

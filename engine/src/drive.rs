@@ -267,6 +267,11 @@ impl<R: Runtime, S: Storage> Drive<R, S> {
         Ok(())
     }
 
+    /// Whether it was formatted and not yet marked as formed.
+    pub fn is_forming(&self) -> bool {
+        self.state.borrow().superblock.forming
+    }
+
     /// The drive is part of its deployment from now on.
     pub async fn mark_formed(self: &Rc<Self>) -> Result<()> {
         self.state.borrow_mut().superblock.forming = false;

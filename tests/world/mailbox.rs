@@ -1,10 +1,11 @@
-//! The way between the cores of a simulated node and the drives: delays, changed order, lost
-//! requests and lost replies.
+//! The way between the cores of a simulated node and the drives, its own and those of other nodes: delays,
+//! changed order, lost requests and lost replies. What goes to another node goes over a link
+//! ([`super::network`]).
 //!
 //! A lost reply ends as nothing: whoever waits learns only that no more will come. It is never
 //! turned into "unavailable", because a drive that says so has done nothing.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::rc::Rc;
@@ -14,12 +15,14 @@ use basalt_engine::Error;
 use basalt_engine::request::{Reply, Request};
 use basalt_engine::seam::Spawn;
 use basalt_engine::sim::SimRuntime;
-use basalt_engine::units::{DriveIndex, SetIndex};
+use basalt_engine::units::{DriveIndex, PayloadId, SetIndex};
 use basalt_net::mailbox::{Mailbox, Replies};
 use basalt_server::node::host::Host;
 
+use super::fleet::Fleet;
+use super::network::{Delays, NotSent};
 use super::place::SimBay;
-use super::witness::Witness;
+use super::witness::{Asked, Witness};
 
 pub type SimHost = Host<SimBay, SimRuntime>;
 /// The drives of a node, each with the core that owns it.
@@ -69,37 +72,34 @@ pub trait Tamper {
     }
 }
 
+/// What every mailbox of a cluster shares.
+pub struct Wires {
+    pub fleet: Rc<Fleet>,
+    /// Drives of each set.
+    pub drives: Vec<usize>,
+    pub wire: Rc<RefCell<Wire>>,
+    pub tamper: Option<Rc<dyn Tamper>>,
+    pub witness: Rc<Witness>,
+}
+
+/// The mailbox of one core of the node `here`.
 #[derive(Clone)]
 pub struct SimMailbox {
     core: SimRuntime,
-    drives: Rc<Vec<usize>>,
+    here: usize,
     hosts: Hosts,
-    wire: Rc<RefCell<Wire>>,
-    tamper: Option<Rc<dyn Tamper>>,
-    witness: Rc<Witness>,
+    wires: Rc<Wires>,
 }
 
 impl SimMailbox {
-    pub fn new(
-        core: SimRuntime,
-        hosts: Hosts,
-        wire: Rc<RefCell<Wire>>,
-        tamper: Option<Rc<dyn Tamper>>,
-        witness: Rc<Witness>,
-    ) -> Self {
-        let mut drives = Vec::new();
-        for (set, position) in hosts.keys() {
-            let set = usize::from(set.0);
-            drives.resize(drives.len().max(set + 1), 0);
-            drives[set] = drives[set].max(usize::from(position.0) + 1);
-        }
-        Self { core, drives: Rc::new(drives), hosts, wire, tamper, witness }
+    pub fn new(core: SimRuntime, here: usize, hosts: Hosts, wires: Rc<Wires>) -> Self {
+        Self { core, here, hosts, wires }
     }
 }
 
 impl Mailbox for SimMailbox {
     fn drive_count(&self, set: SetIndex) -> usize {
-        self.drives[usize::from(set.0)]
+        self.wires.drives[usize::from(set.0)]
     }
 
     fn send(&self, set: SetIndex, requests: Vec<(DriveIndex, Request)>) -> Replies {
@@ -114,6 +114,9 @@ impl Mailbox for SimMailbox {
     }
 }
 
+/// A reply, and what the drive said with it of payloads.
+type Said = (Reply, Option<(Asked, Vec<PayloadId>)>);
+
 impl SimMailbox {
     fn send_one(
         &self,
@@ -122,48 +125,90 @@ impl SimMailbox {
         request: Request,
         deliver: impl FnOnce(Reply) + 'static,
     ) {
-        let wire = self.wire.borrow().clone();
+        let wire = self.wires.wire.borrow().clone();
         let core = self.core.clone();
-        let (there, back) = (wire.delay(&core), wire.delay(&core));
-        let Some((owner, host)) = self.hosts.get(&(set, drive)).cloned() else {
-            return deliver(Reply::Failed(Error::Unavailable { reason: "no core owns it" }));
-        };
+        let delays = Delays { there: wire.delay(&core), back: wire.delay(&core) };
         if core.chance(wire.refused_ppm) {
             let error = Error::Unavailable { reason: "the queue is full" };
-            return core.schedule(back, move || deliver(Reply::Failed(error)));
+            return core.schedule(delays.back, move || deliver(Reply::Failed(error)));
         }
         if core.chance(wire.request_lost_ppm) {
             return;
         }
         let reply_is_lost = core.chance(wire.reply_lost_ppm);
-        let tamper = self.tamper.clone();
-        let request = match &tamper {
-            Some(tamper) => tamper.request(&host, drive, request),
-            None => request,
+        let node = self.wires.fleet.seats.node(set, drive);
+        let (wires, witness) = (self.wires.clone(), self.wires.witness.clone());
+        // `None` for a reply that is lost.
+        let deliver = move |said: Option<Said>| {
+            let Some((reply, seen)) = said else { return };
+            if let Some((asked, said)) = &seen {
+                witness.told(asked, said);
+            }
+            deliver(reply);
         };
-        let witness = self.witness.clone();
-        let asked = witness.asks(drive, &request);
-        let wires = core.clone();
-        core.schedule(there, move || {
-            owner.spawn(async move {
-                let reply = witness.overhear(&host, set, drive, request).await;
-                let seen = asked.map(|asked| {
-                    let said = witness.answered(&host, &asked, &reply);
-                    (asked, said)
-                });
-                let reply = match tamper {
-                    Some(tamper) => tamper.reply(&host, drive, reply),
-                    None => reply,
-                };
-                if !reply_is_lost {
-                    wires.schedule(back, move || {
-                        if let Some((asked, said)) = &seen {
-                            witness.told(asked, said);
-                        }
-                        deliver(reply);
-                    });
-                }
+        if node == self.here {
+            let hosts = Some(self.hosts.clone());
+            let back = core.clone();
+            let answer = move |said| back.schedule(delays.back, move || deliver(said));
+            core.schedule(delays.there, move || {
+                serve(&wires, hosts, (set, drive), request, reply_is_lost, answer);
             });
-        });
+            return;
+        }
+        let (here, failed) = (self.here, deliver);
+        let failed = Rc::new(Cell::new(Some(failed)));
+        let deliver = failed.clone();
+        let take = |cell: &Cell<Option<_>>| cell.take().expect("one of both happens, once");
+        let served = wires.clone();
+        let sent = wires.fleet.network.call(
+            (here, node),
+            delays,
+            move |answer| {
+                let hosts = served.fleet.hosts(node);
+                serve(&served, hosts, (set, drive), request, reply_is_lost, answer);
+            },
+            move |said| take(&deliver)(said),
+        );
+        if sent == Err(NotSent) {
+            let error = Error::Unavailable { reason: "the node does not answer" };
+            core.schedule(Duration::ZERO, move || {
+                take(&failed)(Some((Reply::Failed(error), None)))
+            });
+        }
     }
+}
+
+/// A request has come to the node of the drive: its owner core handles it.
+fn serve(
+    wires: &Rc<Wires>,
+    hosts: Option<Hosts>,
+    (set, drive): (SetIndex, DriveIndex),
+    request: Request,
+    reply_is_lost: bool,
+    answer: impl FnOnce(Option<Said>) + 'static,
+) {
+    let host = hosts.as_ref().and_then(|hosts| hosts.get(&(set, drive)).cloned());
+    let Some((owner, host)) = host else {
+        let error = Error::Unavailable { reason: "no core owns it" };
+        return answer(Some((Reply::Failed(error), None)));
+    };
+    let tamper = wires.tamper.clone();
+    let request = match &tamper {
+        Some(tamper) => tamper.request(&host, drive, request),
+        None => request,
+    };
+    let witness = wires.witness.clone();
+    let asked = witness.asks(drive, &request);
+    owner.spawn(async move {
+        let reply = witness.overhear(&host, set, drive, request).await;
+        let seen = asked.map(|asked| {
+            let said = witness.answered(&host, &asked, &reply);
+            (asked, said)
+        });
+        let reply = match tamper {
+            Some(tamper) => tamper.reply(&host, drive, reply),
+            None => reply,
+        };
+        answer((!reply_is_lost).then_some((reply, seen)));
+    });
 }

@@ -1,63 +1,97 @@
-//! One life of a simulated node: formation, hosts, stores and what runs in the background, joined
-//! as the server joins them.
+//! One life of a simulated node: hosts, stores and what runs in the background, joined as the server
+//! joins them.
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use basalt_engine::request::SetMap;
-use basalt_engine::seam::{Random, Spawn};
-use basalt_engine::sim::SimRuntime;
+use basalt_engine::seam::Spawn;
+use basalt_engine::sim::{SimRuntime, WallSkew};
 use basalt_engine::units::{BlockCount, DriveIndex, SetIndex};
+use basalt_net::node::NodeIndex;
 use basalt_net::quorum::Quorums;
-use basalt_server::node::formation::{self, Plan, Refusal, Step};
-use basalt_server::node::host::{Bay, Host, Sizes};
-use basalt_server::node::upkeep;
+use basalt_server::node::formation::{Plan, Refusal, Step};
+use basalt_server::node::host::{Host, Sizes};
+use basalt_server::node::upkeep::{self, Seats};
 use basalt_server::object::{ClassParity, Deployment, Store};
 
-use super::mailbox::{Hosts, SimHost, SimMailbox, Tamper, Wire};
+use super::fleet::Process;
+use super::mailbox::{Hosts, SimHost, SimMailbox, Wires};
 use super::place::{Place, SimBay};
-use super::witness::Witness;
+use super::start::Starting;
 
 pub type SimStore = Store<SimMailbox, SimRuntime>;
 
 /// The places by set, then by position.
 pub type Places = Rc<Vec<Vec<Rc<Place>>>>;
 
-/// What stays the same from one life to the next.
+/// What stays the same from one life to the next, of all nodes.
 #[derive(Clone)]
 pub struct Machine {
     pub places: Places,
     pub cores: usize,
     pub parity: u8,
     pub sizes: Sizes,
-    pub wire: Rc<RefCell<Wire>>,
-    pub tamper: Option<Rc<dyn Tamper>>,
-    pub witness: Rc<Witness>,
+    pub wires: Rc<Wires>,
+    /// How far the wall clocks of each node's cores are off when it starts.
+    pub skews: Rc<Vec<WallSkew>>,
     /// The quorums of a set of so many drives.
     pub quorums: fn(usize) -> Quorums,
 }
 
+impl Machine {
+    pub fn nodes(&self) -> usize {
+        self.wires.fleet.seats.nodes
+    }
+
+    pub fn place(&self, set: SetIndex, position: DriveIndex) -> &Rc<Place> {
+        &self.places[usize::from(set.0)][usize::from(position.0)]
+    }
+
+    /// The seats of a node, by set, then by position.
+    pub fn seats_of(&self, node: usize) -> impl Iterator<Item = (SetIndex, DriveIndex)> + use<> {
+        let (seats, sets) = (self.wires.fleet.seats, self.places.len());
+        let sets = (0..sets).map(|set| SetIndex(set as u16));
+        sets.flat_map(move |set| (0..seats.drives).map(move |at| (set, DriveIndex(at as u8))))
+            .filter(move |(set, position)| seats.node(*set, *position) == node)
+    }
+
+    pub fn places_of(&self, node: usize) -> impl Iterator<Item = &Rc<Place>> {
+        self.seats_of(node).map(|(set, position)| self.place(set, position))
+    }
+}
+
 pub struct Node {
-    group: SimRuntime,
+    pub number: usize,
     pub cores: Vec<SimRuntime>,
     pub stores: Vec<SimStore>,
+    /// The drives of this node.
     pub hosts: Hosts,
 }
 
 impl Node {
-    /// Starts the node in `group`, a new group of tasks.
-    pub async fn start(machine: &Machine, group: SimRuntime) -> Result<Self, Refusal> {
-        let plan = form(machine, &group).await?;
+    /// Starts the node `number` as `process`.
+    pub async fn start(
+        machine: &Machine,
+        number: usize,
+        process: Rc<Process>,
+    ) -> Result<Self, Refusal> {
+        let group = process.group.clone();
+        let starting =
+            Starting { machine: machine.clone(), here: number, process: process.clone() };
+        let plan = starting.plan().await?;
         let cores: Vec<SimRuntime> = (0..machine.cores).map(|_| group.subgroup()).collect();
+        cores.iter().for_each(|core| core.set_wall(machine.skews[number]));
         let mut hosts = BTreeMap::new();
-        for (set, position, place) in places(machine) {
+        for (set, position) in machine.seats_of(number) {
             let owner = cores[usize::from(set.0) % cores.len()].clone();
-            let host = host(machine, &plan, &owner, set, position, place);
+            let host = host(machine, &plan, &owner, set, position);
             hosts.insert((set, position), (owner, host));
         }
         let hosts: Hosts = Rc::new(hosts);
         open(&hosts, &plan).await;
+        let is_first = process.hosts.set(hosts.clone()).is_ok();
+        assert!(is_first, "a process starts once");
         let reduced_redundancy = machine.parity.min(1);
         let parity = ClassParity { standard: machine.parity, reduced_redundancy };
         let deployment = Deployment {
@@ -68,32 +102,29 @@ impl Node {
             admitted_bytes_max: ADMITTED_BYTES_MAX,
         };
         let store = |core: &SimRuntime| {
-            let wire = machine.wire.clone();
-            let (tamper, witness) = (machine.tamper.clone(), machine.witness.clone());
-            let mailbox = SimMailbox::new(core.clone(), hosts.clone(), wire, tamper, witness);
+            let wires = machine.wires.clone();
+            let mailbox = SimMailbox::new(core.clone(), number, hosts.clone(), wires);
             let of = |map: &SetMap| (machine.quorums)(map.drive_count());
             let quorums = plan.maps.iter().map(of).collect();
             Store::with_quorums(mailbox, core.clone(), deployment.clone(), quorums)
         };
         let stores: Vec<SimStore> = cores.iter().map(store).collect();
-        let node = Self { group, cores, stores, hosts };
-        node.keep_up();
+        let node = Self { number, cores, stores, hosts };
+        node.keep_up(machine);
         Ok(node)
     }
 
-    /// The process dies: its tasks end where they stand.
-    pub fn kill(&self) {
-        self.group.stop();
-    }
-
-    fn keep_up(&self) {
-        let sets = self.stores[0].sets();
+    fn keep_up(&self, machine: &Machine) {
+        let mut sets: Vec<SetIndex> = self.hosts.keys().map(|(set, _)| *set).collect();
+        sets.dedup();
         for set in sets {
             let core = usize::from(set.0) % self.cores.len();
-            self.cores[core].spawn(upkeep::settle_forever(self.stores[core].clone(), set));
-            self.cores[core].spawn(upkeep::sweep_forever(self.stores[core].clone(), set));
-            let release = upkeep::release_relocated_forever(self.stores[core].clone(), set);
-            self.cores[core].spawn(release);
+            let nodes = machine.wires.fleet.seats.of_set(set);
+            let seats = Seats::new(nodes, NodeIndex(self.number as u16));
+            let (core, store) = (&self.cores[core], self.stores[core].clone());
+            core.spawn(upkeep::settle_forever(store.clone(), set, seats.clone()));
+            core.spawn(upkeep::sweep_forever(store.clone(), set, seats.clone()));
+            core.spawn(upkeep::release_relocated_forever(store, set, seats));
         }
         for ((set, _), (owner, host)) in self.hosts.iter() {
             let store = self.stores[usize::from(set.0) % self.cores.len()].clone();
@@ -102,53 +133,14 @@ impl Node {
     }
 }
 
-fn places(machine: &Machine) -> impl Iterator<Item = (SetIndex, DriveIndex, &Rc<Place>)> {
-    machine.places.iter().zip(0u16..).flat_map(|(places, set)| {
-        places
-            .iter()
-            .zip(0u8..)
-            .map(move |(place, position)| (SetIndex(set), DriveIndex(position), place))
-    })
-}
-
-async fn form(machine: &Machine, group: &SimRuntime) -> Result<Plan, Refusal> {
-    let mut found = Vec::new();
-    for places in machine.places.iter() {
-        let mut looked = Vec::new();
-        for place in places {
-            looked.push(SimBay::new(place.clone(), group.clone()).look().await);
-        }
-        found.push(looked);
-    }
-    let plan = formation::plan(&found, || group.random_u128())?;
-    if plan.founding {
-        let mut founded = Vec::new();
-        for (set, position, place) in places(machine) {
-            let step = &plan.steps[usize::from(set.0)][usize::from(position.0)];
-            let Step::Found(drive) = step else { continue };
-            let host = host(machine, &plan, group, set, position, place);
-            let map = plan.maps[usize::from(set.0)].clone();
-            host.found(*drive, map).await.expect("blank disks without faults take a format");
-            founded.push(host);
-        }
-        for host in founded {
-            host.open().await.expect("what was formatted opens");
-            host.formed().await.expect("a fresh drive takes a checkpoint");
-            host.close().await;
-        }
-    }
-    Ok(plan)
-}
-
 fn host(
     machine: &Machine,
     plan: &Plan,
     owner: &SimRuntime,
     set: SetIndex,
     position: DriveIndex,
-    place: &Rc<Place>,
 ) -> Rc<SimHost> {
-    let bay = SimBay::new(place.clone(), owner.clone());
+    let bay = SimBay::new(machine.place(set, position).clone(), owner.clone());
     Host::new(bay, owner.clone(), plan.deployment, set, position, machine.sizes)
 }
 
@@ -161,7 +153,7 @@ async fn open(hosts: &Hosts, plan: &Plan) {
                 }
             }
             Step::Refuse(reason) => host.note_down(reason.clone()),
-            Step::Replace => {}
+            Step::Replace | Step::Leave => {}
         }
     }
 }

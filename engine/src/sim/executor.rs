@@ -6,8 +6,8 @@
 //! seed have the same hash, or something outside the seed decided.
 //!
 //! Tasks belong to groups (a core; a node with its cores below it). Stopping a group drops its
-//! tasks where they stand, as a crash does. Events belong to the world: they are devices and
-//! wires, and go on.
+//! tasks where they stand, as a crash does; pausing it lets them wait, whatever wakes them, as
+//! SIGSTOP does. Events belong to the world: they are devices and wires, and go on.
 //!
 //! A panic in a task is a failed test: it unwinds through the run, it is not caught as in
 //! production.
@@ -63,6 +63,7 @@ impl Simulation {
             tasks: BTreeMap::new(),
             task_count: 0,
             runnable: Vec::new(),
+            held: Vec::new(),
             events: BTreeMap::new(),
             event_count: 0,
             groups: Vec::new(),
@@ -169,6 +170,8 @@ struct State {
     tasks: BTreeMap<TaskId, TaskEntry>,
     task_count: u64,
     runnable: Vec<TaskId>,
+    /// Tasks of paused groups that were woken.
+    held: Vec<TaskId>,
     /// By time, then by age.
     events: BTreeMap<EventId, Event>,
     event_count: u64,
@@ -185,6 +188,7 @@ struct TaskEntry {
 struct Group {
     parent: Option<usize>,
     alive: bool,
+    paused: bool,
     prng: Prng,
     wall: WallClock,
 }
@@ -235,8 +239,9 @@ impl World {
     pub(super) fn add_group(&self, parent: Option<usize>) -> usize {
         let state = &mut *self.state.borrow_mut();
         let alive = parent.is_none_or(|parent| state.groups[parent].alive);
+        let paused = parent.is_some_and(|parent| state.groups[parent].paused);
         let prng = state.prng.fork();
-        state.groups.push(Group { parent, alive, prng, wall: WallClock::default() });
+        state.groups.push(Group { parent, alive, paused, prng, wall: WallClock::default() });
         state.groups.len() - 1
     }
 
@@ -264,6 +269,25 @@ impl World {
         };
         // Destructors may spawn, wake and schedule, so the state is not borrowed here.
         drop(dropped);
+    }
+
+    pub(super) fn set_paused(&self, group: usize, paused: bool) {
+        let state = &mut *self.state.borrow_mut();
+        state.groups[group].paused = paused;
+        for at in group + 1..state.groups.len() {
+            if let Some(parent) = state.groups[at].parent
+                && state.is_below(parent, group)
+            {
+                state.groups[at].paused = paused;
+            }
+        }
+        if !paused {
+            state.runnable.append(&mut state.held);
+        }
+    }
+
+    pub(super) fn is_paused(&self, group: usize) -> bool {
+        self.state.borrow().groups[group].paused
     }
 
     pub(super) fn spawn(&self, group: usize, task: Task) {
@@ -352,6 +376,10 @@ impl World {
             let id = state.runnable.swap_remove(at);
             // A task that ended or was stopped may still have been woken.
             let Some(entry) = state.tasks.get_mut(&id) else { continue };
+            if state.groups[entry.group].paused {
+                state.held.push(id);
+                continue;
+            }
             let task = entry.task.take().expect("only one task is polled at a time");
             entry.waker.is_queued.store(false, Ordering::Relaxed);
             let waker = Waker::from(entry.waker.clone());
@@ -383,6 +411,14 @@ impl World {
 }
 
 impl State {
+    /// Whether the group is `above`, or below it.
+    fn is_below(&self, mut group: usize, above: usize) -> bool {
+        while let Some(parent) = self.groups[group].parent.filter(|_| group != above) {
+            group = parent;
+        }
+        group == above
+    }
+
     fn note(&mut self, value: u64) {
         let mixed =
             (self.hash ^ value ^ self.now_ns.rotate_left(40)).wrapping_mul(0x9e37_79b9_7f4a_7c15);

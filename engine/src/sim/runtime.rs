@@ -49,7 +49,18 @@ impl SimRuntime {
     pub fn stop(&self) {
         self.world.stop(self.group);
     }
-    /// Whether the group still runs.
+    /// Nothing of this group and of the groups below it runs until [`Self::resume`], as after
+    /// SIGSTOP. Clocks and devices go on, and what they wake runs then.
+    pub fn pause(&self) {
+        self.world.set_paused(self.group, true);
+    }
+    pub fn resume(&self) {
+        self.world.set_paused(self.group, false);
+    }
+    pub fn is_paused(&self) -> bool {
+        self.world.is_paused(self.group)
+    }
+    /// Whether the group was not stopped; it may be paused.
     pub fn is_alive(&self) -> bool {
         self.world.is_alive(self.group)
     }

@@ -1,12 +1,22 @@
-//! What a node makes of the drives it finds when it starts: a new deployment, an old one, or a
-//! refusal. A pure function of what was found, so that every case is a test.
+//! What a node makes of the drives that stand at the seats when it starts, its own and those that other
+//! nodes tell of: a new deployment, an old one, something to wait for, or a refusal. A pure function of
+//! what was found, so that every case is a test.
 //!
 //! A deployment is formed in two steps: all drives are formatted as *forming*, then all are marked
 //! formed. A crash in between leaves either no formed drive, and formation begins anew, or at least
-//! one, which proves that all were formatted.
+//! one, which proves that all were formatted. How the first node has the others do that is
+//! [`super::founding`].
+//!
+//! A node of several asks the others again and again, and calls [`decide`] with what it knows then, until
+//! the answer is not to wait. A node alone knows everything at once ([`plan`]).
+
+use std::collections::BTreeSet;
+use std::fmt;
 
 use basalt_engine::request::{Member, SetMap};
 use basalt_engine::units::{DeploymentId, DriveId, DriveIndex, Epoch, SetIndex};
+use basalt_net::node::NodeIndex;
+use basalt_net::quorum::Quorums;
 
 /// Who a formatted drive says it is.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -35,6 +45,8 @@ pub enum Found {
     Ours(Identity),
     /// Not usable now, and why: not there, foreign, unreadable.
     Unusable(String),
+    /// Its node has not said yet.
+    Unreached,
 }
 
 /// What to do with one drive.
@@ -48,6 +60,8 @@ pub enum Step {
     Replace,
     /// Leave it alone, for this reason.
     Refuse(String),
+    /// Nothing is known of it; its own node decides.
+    Leave,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -74,19 +88,165 @@ pub enum Refusal {
     OtherSetSize { set: SetIndex, formatted: usize, given: usize },
 }
 
-/// Decides the start. `random` draws ids.
-pub fn plan(found: &[Vec<Found>], mut random: impl FnMut() -> u128) -> Result<Plan, Refusal> {
-    let formed = identities(found).find(|(_, _, identity)| !identity.forming);
-    match formed {
-        None => found_deployment(found, &mut random),
-        Some((_, _, identity)) => resume(found, identity.deployment),
+/// Who founds: the node that the command line names first.
+pub const FOUNDER: NodeIndex = NodeIndex(0);
+
+/// What a node does next at its start.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Decision {
+    /// Open the drives of this node by the plan, and serve.
+    Start(Plan),
+    /// Only at the founder: have every drive formatted by the plan, and when all are, marked formed; then
+    /// ask again.
+    Form(Plan),
+    /// Ask again in a while.
+    Wait(Waiting),
+}
+
+/// What a node waits for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Waiting {
+    /// A first start needs every node, and these have not answered.
+    Nodes(Vec<NodeIndex>),
+    /// A first start needs every drive, and this one of another node cannot be used.
+    Drive { set: SetIndex, position: DriveIndex, node: NodeIndex, reason: String },
+    /// Every node has answered, and the first one has to form the deployment.
+    Founder,
+    /// Too few drives of the set have shown who they are, and these nodes have not answered.
+    Identities { set: SetIndex, shown: usize, needed: usize, nodes: Vec<NodeIndex> },
+}
+
+impl Waiting {
+    /// The nodes that are waited for.
+    pub fn nodes(&self) -> Vec<NodeIndex> {
+        match self {
+            Self::Nodes(nodes) | Self::Identities { nodes, .. } => nodes.clone(),
+            Self::Drive { node, .. } => vec![*node],
+            Self::Founder => vec![FOUNDER],
+        }
     }
+}
+
+impl fmt::Display for Waiting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Nodes(nodes) => {
+                write!(f, "a first start needs every node; no answer yet from {}", Names(nodes))
+            }
+            Self::Drive { set, position, node, reason } => write!(
+                f,
+                "a first start needs every drive; set {}, drive {} on {}: {reason}",
+                set.0,
+                position.0,
+                Names(&[*node])
+            ),
+            Self::Founder => f.write_str("the first node of the command line forms the deployment"),
+            Self::Identities { set, shown, needed, nodes } => write!(
+                f,
+                "{shown} of {needed} drives that set {} needs are there; no answer yet from {}",
+                set.0,
+                Names(nodes)
+            ),
+        }
+    }
+}
+
+/// Nodes by their numbers on the command line, which count from one for people.
+struct Names<'a>(&'a [NodeIndex]);
+
+impl fmt::Display for Names<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, node) in self.0.iter().enumerate() {
+            let comma = if index > 0 { ", " } else { "" };
+            write!(f, "{comma}node {}", node.0 + 1)?;
+        }
+        Ok(())
+    }
+}
+
+/// Decides the start of a node that has all drives. `random` draws ids.
+pub fn plan(found: &[Vec<Found>], random: impl FnMut() -> u128) -> Result<Plan, Refusal> {
+    let nodes: Vec<Vec<NodeIndex>> = found.iter().map(|set| vec![FOUNDER; set.len()]).collect();
+    match decide(found, &nodes, FOUNDER, random)? {
+        Decision::Start(plan) | Decision::Form(plan) => Ok(plan),
+        Decision::Wait(waiting) => unreachable!("there is nobody to wait for: {waiting}"),
+    }
+}
+
+/// Decides what the node `here` does next, from what it `found` at each seat and the node of each seat,
+/// by set, then by position. `random` draws ids.
+pub fn decide(
+    found: &[Vec<Found>],
+    nodes: &[Vec<NodeIndex>],
+    here: NodeIndex,
+    mut random: impl FnMut() -> u128,
+) -> Result<Decision, Refusal> {
+    let formed = identities(found).any(|(_, _, identity)| !identity.forming);
+    match formed {
+        false => begin(found, nodes, here, &mut random),
+        true => match too_few(found, nodes) {
+            Some(waiting) => Ok(Decision::Wait(waiting)),
+            None => Ok(Decision::Start(resume(found)?)),
+        },
+    }
+}
+
+/// A first start, as far as is known.
+fn begin(
+    found: &[Vec<Found>],
+    nodes: &[Vec<NodeIndex>],
+    here: NodeIndex,
+    random: &mut impl FnMut() -> u128,
+) -> Result<Decision, Refusal> {
+    for (set, position, place) in places(found) {
+        let node = nodes[usize::from(set.0)][usize::from(position.0)];
+        if let Found::Unusable(reason) = place {
+            let reason = reason.clone();
+            return match node == here {
+                true => Err(Refusal::NotAllBlank { set, position, reason }),
+                false => Ok(Decision::Wait(Waiting::Drive { set, position, node, reason })),
+            };
+        }
+    }
+    let silent = unreached(found.iter().flatten().zip(nodes.iter().flatten()));
+    match silent.is_empty() {
+        false => Ok(Decision::Wait(Waiting::Nodes(silent))),
+        true if here != FOUNDER => Ok(Decision::Wait(Waiting::Founder)),
+        true => Ok(Decision::Form(found_deployment(found, random))),
+    }
+}
+
+/// A set of which less than R drives have shown themselves, while others still may. With R, the newest
+/// map among them is at least as new as any under which something was decided on those.
+fn too_few(found: &[Vec<Found>], nodes: &[Vec<NodeIndex>]) -> Option<Waiting> {
+    for ((drives, nodes), set) in found.iter().zip(nodes).zip(0u16..) {
+        let set = SetIndex(set);
+        let at_its_seat = |(drive, position): &(&Found, u8)| match drive {
+            Found::Ours(identity) => {
+                (identity.set, identity.position) == (set, DriveIndex(*position))
+                    && !identity.never_joined()
+            }
+            _ => false,
+        };
+        let shown = drives.iter().zip(0u8..).filter(at_its_seat).count();
+        let needed = Quorums::of(drives.len()).read;
+        let silent = unreached(drives.iter().zip(nodes));
+        if shown < needed && !silent.is_empty() {
+            return Some(Waiting::Identities { set, shown, needed, nodes: silent });
+        }
+    }
+    None
+}
+
+fn unreached<'a>(seats: impl Iterator<Item = (&'a Found, &'a NodeIndex)>) -> Vec<NodeIndex> {
+    let silent = seats.filter(|(found, _)| **found == Found::Unreached).map(|(_, node)| *node);
+    BTreeSet::from_iter(silent).into_iter().collect()
 }
 
 fn identities(found: &[Vec<Found>]) -> impl Iterator<Item = (SetIndex, DriveIndex, &Identity)> {
     places(found).filter_map(|(set, position, found)| match found {
         Found::Ours(identity) => Some((set, position, identity)),
-        Found::Blank | Found::Unusable(_) => None,
+        Found::Blank | Found::Unusable(_) | Found::Unreached => None,
     })
 }
 
@@ -99,15 +259,7 @@ fn places(found: &[Vec<Found>]) -> impl Iterator<Item = (SetIndex, DriveIndex, &
     })
 }
 
-fn found_deployment(
-    found: &[Vec<Found>],
-    random: &mut impl FnMut() -> u128,
-) -> Result<Plan, Refusal> {
-    for (set, position, place) in places(found) {
-        if let Found::Unusable(reason) = place {
-            return Err(Refusal::NotAllBlank { set, position, reason: reason.clone() });
-        }
-    }
+fn found_deployment(found: &[Vec<Found>], random: &mut impl FnMut() -> u128) -> Plan {
     let mut maps = Vec::new();
     let mut steps = Vec::new();
     for drives in found {
@@ -116,18 +268,16 @@ fn found_deployment(
         maps.push(SetMap { epoch: Epoch(1), drives: members });
         steps.push(ids.into_iter().map(Step::Found).collect());
     }
-    Ok(Plan { deployment: DeploymentId(random()), founding: true, maps, steps })
+    Plan { deployment: DeploymentId(random()), founding: true, maps, steps }
 }
 
-fn resume(found: &[Vec<Found>], deployment: DeploymentId) -> Result<Plan, Refusal> {
-    if let Some((_, _, other)) = identities(found).find(|(_, _, i)| i.deployment != deployment) {
-        return Err(Refusal::SeveralDeployments { one: deployment, other: other.deployment });
-    }
+fn resume(found: &[Vec<Found>]) -> Result<Plan, Refusal> {
+    let deployment = deployment(found)?;
     let mut maps = Vec::new();
     let mut steps = Vec::new();
     for (drives, set) in found.iter().zip(0u16..).map(|(drives, set)| (drives, SetIndex(set))) {
         let newest = identities(found)
-            .filter(|(_, _, identity)| identity.set == set)
+            .filter(|(_, _, identity)| identity.set == set && identity.deployment == deployment)
             .map(|(_, _, identity)| &identity.map)
             .max_by_key(|map| map.epoch);
         let map = match newest {
@@ -142,20 +292,53 @@ fn resume(found: &[Vec<Found>], deployment: DeploymentId) -> Result<Plan, Refusa
                 SetMap { epoch: Epoch(0), drives: vec![nobody; drives.len()] }
             }
         };
-        let step = |(position, found): (u8, &Found)| step(set, DriveIndex(position), found, &map);
+        let step = |(position, found): (u8, &Found)| {
+            step((deployment, set, DriveIndex(position)), found, &map)
+        };
         steps.push((0u8..).zip(drives).map(step).collect());
         maps.push(map);
     }
     Ok(Plan { deployment, founding: false, maps, steps })
 }
 
-fn step(set: SetIndex, position: DriveIndex, found: &Found, map: &SetMap) -> Step {
+/// The deployment of the drives. Where there are several, the one that has most seats of every set: the
+/// others' drives are strays.
+fn deployment(found: &[Vec<Found>]) -> Result<DeploymentId, Refusal> {
+    let all: BTreeSet<DeploymentId> = identities(found).map(|(_, _, i)| i.deployment).collect();
+    let has_most = |deployment: &DeploymentId| {
+        found.iter().zip(0u16..).all(|(drives, set)| {
+            let own = identities(found).filter(|(seat, _, identity)| {
+                seat.0 == set && identity.deployment == *deployment && !identity.forming
+            });
+            2 * own.count() > drives.len()
+        })
+    };
+    let mut deployments = all.iter();
+    match (deployments.next(), deployments.next()) {
+        (Some(only), None) => Ok(*only),
+        (Some(&one), Some(&other)) => {
+            let chosen = all.iter().find(|deployment| has_most(deployment));
+            chosen.copied().ok_or(Refusal::SeveralDeployments { one, other })
+        }
+        (None, _) => unreachable!("a formed drive was found"),
+    }
+}
+
+type Seat = (DeploymentId, SetIndex, DriveIndex);
+
+fn step((deployment, set, position): Seat, found: &Found, map: &SetMap) -> Step {
     match found {
+        Found::Unreached => Step::Leave,
         Found::Unusable(reason) => Step::Refuse(reason.clone()),
         Found::Blank if map.epoch == Epoch(0) => {
             Step::Refuse("no drive of its set is here to repair it from".to_owned())
         }
         Found::Blank => Step::Replace,
+        Found::Ours(identity) if identity.deployment != deployment => Step::Refuse(format!(
+            "this drive belongs to deployment {}, and this one is {deployment}. Put the right drive \
+             here, or empty the directory to use it",
+            identity.deployment
+        )),
         Found::Ours(identity) if (identity.set, identity.position) != (set, position) => {
             Step::Refuse(format!(
                 "this drive belongs to set {}, place {}; here should be set {}, place {}. \
@@ -181,97 +364,4 @@ fn step(set: SetIndex, position: DriveIndex, found: &Found, map: &SetMap) -> Ste
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn counter() -> impl FnMut() -> u128 {
-        let mut next = 100;
-        move || {
-            next += 1;
-            next
-        }
-    }
-
-    fn map(epoch: u64) -> SetMap {
-        let drives = (1..=4).map(|id| Member { drive: DriveId(id), voting: true }).collect();
-        SetMap { epoch: Epoch(epoch), drives }
-    }
-
-    fn ours(position: u8, forming: bool) -> Found {
-        Found::Ours(Identity {
-            drive: DriveId(u128::from(position) + 1),
-            deployment: DeploymentId(7),
-            set: SetIndex(0),
-            position: DriveIndex(position),
-            forming,
-            map: map(1),
-        })
-    }
-
-    #[test]
-    fn blank_drives_found_a_deployment() {
-        let plan = plan(&[vec![Found::Blank; 4]], counter()).expect("founds");
-        assert!(plan.founding);
-        assert_eq!(plan.maps[0].epoch, Epoch(1));
-        let ids: Vec<Step> = plan.maps[0].drives.iter().map(|m| Step::Found(m.drive)).collect();
-        assert_eq!(plan.steps[0], ids);
-    }
-
-    #[test]
-    fn a_formation_that_was_cut_short_begins_anew_or_is_finished() {
-        let anew = [vec![ours(0, true), Found::Blank, ours(2, true), Found::Blank]];
-        assert!(plan(&anew, counter()).expect("founds").founding);
-        let finished = [vec![ours(0, false), ours(1, true), ours(2, true), ours(3, true)]];
-        let plan = plan(&finished, counter()).expect("resumes");
-        assert!(!plan.founding);
-        assert_eq!(plan.steps[0][1], Step::Open(DriveId(2)));
-    }
-
-    #[test]
-    fn a_first_start_needs_every_drive() {
-        let found =
-            [vec![Found::Blank, Found::Blank, Found::Unusable("foreign".to_owned()), Found::Blank]];
-        let refused = plan(&found, counter());
-        assert!(matches!(refused, Err(Refusal::NotAllBlank { position: DriveIndex(2), .. })));
-    }
-
-    #[test]
-    fn drives_in_each_others_places_are_refused_and_blank_ones_replaced() {
-        let found = [vec![ours(1, false), ours(0, false), Found::Blank, ours(3, false)]];
-        let plan = plan(&found, counter()).expect("resumes");
-        assert!(matches!(plan.steps[0][0], Step::Refuse(_)));
-        assert!(matches!(plan.steps[0][1], Step::Refuse(_)));
-        assert_eq!(plan.steps[0][2], Step::Replace);
-        assert_eq!(plan.steps[0][3], Step::Open(DriveId(4)));
-    }
-
-    #[test]
-    fn a_replaced_drive_must_not_return() {
-        let Found::Ours(mut newer) = ours(0, false) else { unreachable!() };
-        newer.map = map(3);
-        newer.map.drives[1].drive = DriveId(99);
-        let found = [vec![Found::Ours(newer), ours(1, false), ours(2, false), ours(3, false)]];
-        let plan = plan(&found, counter()).expect("resumes");
-        assert!(matches!(plan.steps[0][1], Step::Refuse(_)));
-        assert_eq!(plan.maps[0].epoch, Epoch(3));
-    }
-
-    #[test]
-    fn a_replacement_that_never_joined_is_replaced_again() {
-        let Found::Ours(mut candidate) = ours(1, false) else { unreachable!() };
-        candidate.drive = DriveId(77);
-        let found = [vec![ours(0, false), Found::Ours(candidate), ours(2, false), ours(3, false)]];
-        let plan = plan(&found, counter()).expect("resumes");
-        assert_eq!(plan.steps[0][1], Step::Replace);
-    }
-
-    #[test]
-    fn two_deployments_and_other_set_sizes_are_refused() {
-        let Found::Ours(mut other) = ours(1, false) else { unreachable!() };
-        other.deployment = DeploymentId(8);
-        let mixed = [vec![ours(0, false), Found::Ours(other), Found::Blank, Found::Blank]];
-        assert!(matches!(plan(&mixed, counter()), Err(Refusal::SeveralDeployments { .. })));
-        let short = [vec![ours(0, false), ours(1, false)]];
-        assert!(matches!(plan(&short, counter()), Err(Refusal::OtherSetSize { .. })));
-    }
-}
+mod tests;

@@ -88,7 +88,9 @@ impl<B: Bay, R: Runtime> Host<B, R> {
         self.format(drive, map).await
     }
 
-    /// Opens the drive that stands in the bay.
+    /// Opens the drive that stands in the bay. Whoever opens it knows that its deployment is formed; one
+    /// that a crash left without the mark gets it now. Without, it would count for nothing, should all
+    /// that have the mark be lost.
     pub async fn open(&self) -> Result<(), Error> {
         let storage = self.bay.open().await?;
         let drive = Drive::open(self.runtime.clone(), storage).await?;
@@ -100,22 +102,31 @@ impl<B: Bay, R: Runtime> Host<B, R> {
                 "drive is damaged: its journal or index lost acknowledged state. It only helps \
                  to read payloads; empty its directory to have it repaired from the others"
             );
+        } else if drive.is_forming() {
+            drive.mark_formed().await?;
         }
         *self.state.borrow_mut() = State::Open(drive);
         Ok(())
     }
 
-    /// Marks a founding member as formed.
-    pub async fn formed(&self) -> Result<(), Error> {
-        match self.drive() {
-            Some(drive) => drive.mark_formed().await,
-            None => Err(Error::Unavailable { reason: "the drive is down" }),
-        }
-    }
-
     /// The map that the open drive knows.
     pub fn map(&self) -> Option<SetMap> {
         self.drive().map(|drive| drive.map())
+    }
+
+    /// What stands here, for other nodes that start.
+    pub async fn found_here(&self) -> Found {
+        match self.drive() {
+            Some(drive) => Found::Ours(Identity {
+                drive: drive.id(),
+                deployment: self.deployment,
+                set: self.set,
+                position: self.position,
+                forming: drive.is_forming(),
+                map: drive.map(),
+            }),
+            None => self.bay.look().await,
+        }
     }
 
     pub async fn handle(self: Rc<Self>, request: Request) -> Reply {
@@ -228,6 +239,7 @@ impl<B: Bay, R: Runtime> Host<B, R> {
             Found::Unusable(reason) => Err(reason),
             Found::Ours(identity) => self.take_back(&identity, store).await,
             Found::Blank => self.replace(store).await,
+            Found::Unreached => unreachable!("a bay looks at what is here"),
         };
         if let Err(reason) = result {
             self.note_down(reason);
@@ -288,7 +300,6 @@ impl<B: Bay, R: Runtime> Host<B, R> {
         let drive = DriveId(self.runtime.random_u128());
         self.format(drive, store.map(self.set)).await.map_err(|e| text(&e))?;
         self.open().await.map_err(|e| text(&e))?;
-        self.formed().await.map_err(|e| text(&e))?;
         self.join(drive, store).await.map_err(|e| text(&e))
     }
 

@@ -1,6 +1,6 @@
 //! Payloads of parts that a manifest lists. Nothing on a drive says which object they belong to but the
 //! name of the part's key under which they were staged; so when the object goes, nothing frees them
-//! there. The owner core of a set walks through them, page by page, and has those released that the
+//! there. Each node walks through those on its own drives, page by page, and has those released that the
 //! object's versions, its head and its archives, do not list any more.
 //!
 //! A part's payload becomes relocated only after the object that it is part of was decided, and no other
@@ -13,6 +13,7 @@ use basalt_engine::request::{Reply, Request};
 use basalt_engine::seam::Runtime;
 use basalt_engine::units::{DriveIndex, Key, Keyspace, PayloadId, SetIndex};
 use basalt_net::mailbox::Mailbox;
+use basalt_net::quorum::drives_in;
 
 use super::error::Result;
 use super::store::Store;
@@ -35,13 +36,15 @@ pub struct Released {
 type Holders = BTreeMap<PayloadId, Vec<DriveIndex>>;
 
 impl<M: Mailbox, R: Runtime> Store<M, R> {
-    /// Frees, of one page of relocated payloads from `after` on, those that nothing needs any more.
+    /// Frees, of one page of relocated payloads on `drives` (one bit each) from `after` on, those that
+    /// nothing needs any more.
     pub async fn release_relocated(
         &self,
         set: SetIndex,
+        drives: u16,
         after: Option<PayloadId>,
     ) -> Result<Released> {
-        let (objects, next) = self.relocated_page(set, after).await;
+        let (objects, next) = self.relocated_page(set, drives, after).await;
         let mut released = Released { shards: 0, next };
         for (object, payloads) in objects {
             match self.payloads_listed(set, &object).await {
@@ -59,16 +62,16 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
         Ok(released)
     }
 
-    /// A page of the drives' relocated payloads by the object whose parts they were, and where the next
+    /// A page of these drives' relocated payloads by the object whose parts they were, and where the next
     /// page begins.
     async fn relocated_page(
         &self,
         set: SetIndex,
+        drives: u16,
         after: Option<PayloadId>,
     ) -> (BTreeMap<Key, Holders>, Option<PayloadId>) {
-        let drives = self.mailbox().drive_count(set) as u8;
         let request = || Request::Relocated { after, limit: PAGE_PAYLOADS };
-        let requests = (0..drives).map(|drive| (DriveIndex(drive), request())).collect();
+        let requests = drives_in(drives).map(|drive| (drive, request())).collect();
         let mut replies = self.mailbox().send(set, requests);
         let mut objects: BTreeMap<Key, Holders> = BTreeMap::new();
         let mut next: Option<PayloadId> = None;

@@ -6,7 +6,7 @@ use basalt_engine::request::{Reply, Request};
 use basalt_engine::units::{DriveIndex, Key, Keyspace, SetIndex};
 use basalt_net::mailbox::Mailbox;
 
-use crate::node::upkeep::Upkeep;
+use crate::node::upkeep::{Seats, Upkeep};
 use crate::object::Swept;
 use crate::object::settle::Settled;
 use crate::s3::testing::world::{Response, World, bytes, crc32, etag, refused, world};
@@ -239,9 +239,11 @@ fn many_parts_are_remembered_in_the_manifest() {
 fn release(world: &World) -> usize {
     let store = world.store.clone();
     world.simulation.block_on(&world.runtime, async move {
-        let mut upkeep = Upkeep::new(store.clone(), SET);
+        let seats = Seats::all_here(store.mailbox().drive_count(SET));
+        let mut upkeep = Upkeep::new(store.clone(), SET, seats.clone());
         while upkeep.look().await.unsettled > 0 {}
-        let released = store.release_relocated(SET, None).await.expect("every drive answers");
+        let released = store.release_relocated(SET, seats.mask(), None).await;
+        let released = released.expect("every drive answers");
         assert_eq!(released.next, None, "all of it was one page");
         released.shards
     })

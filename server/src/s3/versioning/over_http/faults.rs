@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use basalt_engine::units::SetIndex;
+use basalt_net::mailbox::Mailbox;
+use basalt_net::quorum::all_drives;
 
 use super::{ENABLED, LENGTHS, SUSPENDED, all, delete, get, put, set, versioned};
 use crate::s3::testing::world::{World, bytes, etag, refused};
@@ -11,6 +13,7 @@ use crate::s3::testing::world::{World, bytes, etag, refused};
 pub(super) fn tidy(world: &World) {
     let store = world.store.clone();
     let set = SetIndex(0);
+    let drives = all_drives(store.mailbox().drive_count(set));
     world.simulation.run_for(Duration::from_secs(10));
     world.simulation.block_on(&world.runtime.clone(), async move {
         for _ in 0..3 {
@@ -20,7 +23,7 @@ pub(super) fn tidy(world: &World) {
             crate::s3::testing::world::free_orphans(&store).await;
             let mut after = None;
             loop {
-                after = store.release_relocated(set, after).await.expect("released").next;
+                after = store.release_relocated(set, drives, after).await.expect("released").next;
                 if after.is_none() {
                     break;
                 }
