@@ -120,25 +120,20 @@ impl CoreMailbox {
         set: SetIndex,
         requests: Vec<(DriveIndex, Request)>,
     ) {
-        let (runtime, outbox) = (self.shared.runtime.clone(), self.shared.outbox.clone());
-        let mut at_once = Vec::with_capacity(requests.len());
-        let mut later =
-            self.serve_all(set, requests, &mut |drive, reply| at_once.push((drive, reply)));
-        let mut waiting = None;
-        if !at_once.is_empty() {
-            let answers = Envelope::Answers { ticket, replies: at_once };
-            waiting = outbox.post(from, answers).err();
-        }
-        if waiting.is_none() && later.is_empty() {
-            return;
-        }
+        let mailbox = self.clone();
+        // In a task of its own: should a drive panic, that ends, and not the core.
         self.shared.runtime.spawn(async move {
-            if let Some(answers) = waiting {
-                outbox.post_or_wait(&runtime, from, answers).await;
+            let Shared { runtime, outbox, .. } = &*mailbox.shared;
+            let mut at_once = Vec::with_capacity(requests.len());
+            let mut later =
+                mailbox.serve_all(set, requests, &mut |drive, reply| at_once.push((drive, reply)));
+            if !at_once.is_empty() {
+                let answers = Envelope::Answers { ticket, replies: at_once };
+                outbox.post_or_wait(runtime, from, answers).await;
             }
             while let Some((drive, reply)) = later.next().await {
                 let answer = Envelope::Answer { ticket, drive, reply };
-                outbox.post_or_wait(&runtime, from, answer).await;
+                outbox.post_or_wait(runtime, from, answer).await;
             }
         });
     }
