@@ -221,6 +221,7 @@ mod tests {
             state: State::Ours,
             device: 1,
             sharing: 1,
+            made: false,
             space_bytes: 1 << 40,
             terms: Terms { allow_buffered: false, may_be_on_root: false },
         };

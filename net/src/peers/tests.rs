@@ -352,3 +352,21 @@ fn nodes_that_do_not_fit_say_so_and_never_connect() {
         });
     }
 }
+
+#[test]
+fn nobody_waits_long_for_a_node_that_hangs() {
+    let simulation = Simulation::new(5);
+    let world = Rc::new(world(&simulation, identity(1)));
+    simulation.block_on(&world.client.clone(), async move {
+        let clock = world.client.clone();
+        clock.sleep(Duration::from_secs(1)).await;
+        world.network.stall_ppm.set(1_000_000);
+        let asked = clock.now();
+        assert_eq!(world.ask(1).await, 0);
+        let waited = clock.now().since(asked);
+        assert!(waited < SUSPECT_AFTER + 2 * SUSPICION_LOOK, "{waited:?}");
+        let asked = clock.now();
+        assert_eq!(world.ask(2).await, 0);
+        assert_eq!(clock.now(), asked, "it is suspect");
+    });
+}

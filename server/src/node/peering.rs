@@ -159,7 +159,7 @@ impl Dial for NodeDial {
             // Read each time, so that changed files hold from the next connection on.
             let config = certificates.load_for_peers().map_err(io::Error::other)?;
             let stream = SecureStream::connect(stream, config, &address.host).await?;
-            return Ok(ToPeer::Secure(stream.for_peer()));
+            return Ok(ToPeer::Secure(Box::new(stream.for_peer())));
         }
         Err(trouble)
     }
@@ -173,7 +173,7 @@ impl Dial for NodeDial {
 #[expect(clippy::large_enum_variant, reason = "there are a few of them for each peer")]
 pub(super) enum ToPeer {
     Plain(PeerStream),
-    Secure(SecurePeer),
+    Secure(Box<SecurePeer>),
 }
 
 impl Stream for ToPeer {
