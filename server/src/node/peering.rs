@@ -170,7 +170,6 @@ impl Dial for NodeDial {
 }
 
 /// A connection that this node made.
-#[expect(clippy::large_enum_variant, reason = "there are a few of them for each peer")]
 pub(super) enum ToPeer {
     Plain(PeerStream),
     Secure(Box<SecurePeer>),
