@@ -157,7 +157,7 @@ fn uncertified_reads() {
 fn a_corrupt_record_answered_as_absent() {
     let absent = lying_replies(|number, _, drive, reply| match reply {
         Reply::Digest(digest) if drive.0 == 0 && number % 3 == 0 => {
-            Reply::Digest(Digest { slots: Vec::new(), copy: None, ..digest })
+            Reply::Digest(Digest { slots: Default::default(), copy: None, ..digest })
         }
         other => other,
     });

@@ -20,11 +20,11 @@ use basalt_engine::record::SMALL_SHARD_BYTES_MAX;
 use basalt_engine::request::{Reply, Request};
 use basalt_engine::seam::{Moment, Runtime};
 use basalt_engine::units::{BLOCK_BYTES, DriveIndex, SetIndex};
-use futures_channel::mpsc::UnboundedSender;
 use futures_channel::oneshot;
 use futures_util::future::{Either, select};
 
 use crate::link::{Counts, Frame, Link, Stream, read_exact, write_all};
+use crate::mailbox::Answers;
 use crate::node::NodeIndex;
 use crate::service::{HANDSHAKE, draw_nonce};
 use crate::wire::Malformed;
@@ -54,9 +54,6 @@ pub trait Dial: 'static {
     /// How the operator knows the node.
     fn name(&self, of: NodeIndex) -> String;
 }
-
-/// Who asks for the answers of an ask.
-pub type Answers = UnboundedSender<(DriveIndex, Reply)>;
 
 /// One core's way to all other nodes. All clones are one.
 pub struct Peers<R: Runtime, D: Dial> {
@@ -427,8 +424,7 @@ impl<R: Runtime> Up<R> {
         let (_, cost) = ticket.open.swap_remove(at);
         self.owed_bytes -= cost;
         if let Some(answers) = &ticket.answers {
-            // Whoever asked may have gone.
-            let _ = answers.unbounded_send((drive, reply));
+            answers.send(drive, reply);
         }
         if ticket.open.is_empty() {
             self.tickets.remove(&number);
@@ -452,7 +448,7 @@ impl Waiting {
     fn refuse(self, reason: &'static str) {
         for (drive, _) in self.requests {
             let reply = Reply::Failed(Error::Unavailable { reason });
-            let _ = self.answers.unbounded_send((drive, reply));
+            self.answers.send(drive, reply);
         }
     }
 }

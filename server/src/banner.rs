@@ -44,7 +44,7 @@ pub fn text(config: &ServerConfig, memory: Budget) -> String {
     storage(&mut out, config);
     let _ = writeln!(
         out,
-        "Memory:     {} at most, and about {} for a million keys on each drive",
+        "Memory:     about {}, and {} for a million keys on each drive",
         capacity::text(memory.bytes),
         capacity::text(memory.million_keys_bytes)
     );

@@ -103,12 +103,11 @@ impl Mailbox for SimMailbox {
     }
 
     fn send(&self, set: SetIndex, requests: Vec<(DriveIndex, Request)>) -> Replies {
-        let (sender, replies) = Replies::channel();
+        let (sender, replies) = Replies::expect(requests.len());
         for (drive, request) in requests {
             let sender = sender.clone();
             self.send_one(set, drive, request, move |reply| {
-                // Whoever asked may have gone.
-                let _ = sender.unbounded_send((drive, reply));
+                sender.send(drive, reply);
             });
         }
         replies

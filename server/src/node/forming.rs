@@ -379,10 +379,10 @@ fn text(declined: Declined) -> String {
 
 impl Service for Here {
     fn ask(&self, asked: Asked) -> Replies {
-        let (answers, replies) = Replies::channel();
+        let (answers, replies) = Replies::expect(asked.requests.len());
         for (drive, _) in asked.requests {
             let error = Error::Unavailable { reason: "its node is starting" };
-            let _ = answers.unbounded_send((drive, Reply::Failed(error)));
+            answers.send(drive, Reply::Failed(error));
         }
         replies
     }
