@@ -13,6 +13,7 @@ use basalt_tests::world::nemesis::Fault;
 
 /// Seeds of a run without further orders.
 const SEEDS: u64 = 2_000;
+const CLUSTERS: u64 = 700;
 /// One seed of so many is run twice, to see that nothing but the seed decides.
 const TWICE: u64 = 50;
 
@@ -25,6 +26,21 @@ fn every_seed_holds_the_invariants() {
         totals.add(&ran);
         if seed % TWICE == 0 {
             let again = world::run(seed);
+            assert_eq!(ran.event_hash, again.event_hash, "something besides the seed decides");
+        }
+    });
+    println!("{totals}");
+}
+
+#[test]
+fn every_seed_of_a_cluster_holds_the_invariants() {
+    trace();
+    let totals = Totals::default();
+    check_seeds("every_seed_of_a_cluster_holds_the_invariants", CLUSTERS, |seed| {
+        let ran = world::run_cluster(seed);
+        totals.add(&ran);
+        if seed % TWICE == 0 {
+            let again = world::run_cluster(seed);
             assert_eq!(ran.event_hash, again.event_hash, "something besides the seed decides");
         }
     });

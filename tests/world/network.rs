@@ -242,8 +242,7 @@ impl Network {
         for (&(from, to), link) in &self.links {
             let hears = |node: usize| self.nodes[node].runs.get() && !self.nodes[node].paused.get();
             let is_open = |way| !self.ways[&way].blocked.get();
-            let sound =
-                hears(from) && hears(to) && is_open((from, to)) && is_open((to, from));
+            let sound = hears(from) && hears(to) && is_open((from, to)) && is_open((to, from));
             if link.sound.replace(sound) == sound {
                 continue;
             }
