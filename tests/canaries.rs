@@ -4,37 +4,58 @@
 
 #![expect(clippy::print_stdout, reason = "what was found is the result of these tests")]
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::Duration;
 
 use basalt_engine::Error;
-use basalt_engine::request::{Digest, Reply, Request};
-use basalt_engine::units::{DriveIndex, Epoch};
+use basalt_engine::request::{Digest, Reply, Request, SetMap};
+use basalt_engine::units::{DriveIndex, Epoch, SetIndex};
 use basalt_net::quorum::Quorums;
+use basalt_server::node::formation::Found;
 use basalt_tests::world::mailbox::{SimHost, Tamper};
 use basalt_tests::world::nemesis::Fault;
-use basalt_tests::world::{Options, run_with};
+use basalt_tests::world::{Options, Ran, run_cluster_with, run_with};
 
 const SEEDS: u64 = 10_000;
+
+type Adjust = fn(&mut Options);
+/// [`run_with`] or [`run_cluster_with`].
+type Run = fn(u64, Option<Rc<dyn Tamper>>, fn(usize) -> Quorums, Adjust) -> Ran;
 
 /// Runs seeds until one fails that does not fail without the mistake, and says which.
 fn find(
     name: &str,
     tamper: impl Fn() -> Option<Rc<dyn Tamper>>,
     quorums: fn(usize) -> Quorums,
-    adjust: fn(&mut Options),
+    adjust: Adjust,
+) {
+    find_in(run_with, name, tamper, quorums, adjust);
+}
+
+/// As [`find`], in a cluster.
+fn find_in_cluster(name: &str, tamper: impl Fn() -> Option<Rc<dyn Tamper>>, adjust: Adjust) {
+    find_in(run_cluster_with, name, tamper, Quorums::of, adjust);
+}
+
+fn find_in(
+    run: Run,
+    name: &str,
+    tamper: impl Fn() -> Option<Rc<dyn Tamper>>,
+    quorums: fn(usize) -> Quorums,
+    adjust: Adjust,
 ) {
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(|_| {}));
     let fails = |run: &dyn Fn()| catch_unwind(AssertUnwindSafe(run)).is_err();
     let found = (0..SEEDS).find(|seed| {
         let mistaken = || {
-            run_with(*seed, tamper(), quorums, adjust);
+            run(*seed, tamper(), quorums, adjust);
         };
         let right = || {
-            run_with(*seed, None, Quorums::of, adjust);
+            run(*seed, None, Quorums::of, adjust);
         };
         fails(&mistaken) && !fails(&right)
     });
@@ -233,4 +254,82 @@ fn no_epoch_fence() {
         Some(Rc::new(Lies { request, reply, replies: Cell::new(0) }))
     };
     find("no epoch fence", unfenced, Quorums::of, replacements);
+}
+
+/// Three or four nodes that hurry, and whose links break.
+fn broken_links(options: &mut Options) {
+    let nodes = options.nodes;
+    races(options);
+    options.nodes = nodes;
+    options.shaky_start = false;
+    options.workload.pause = Duration::from_millis(20);
+    options.faults = vec![Fault::CutLink, Fault::Isolate, Fault::Partition, Fault::KillOne];
+    options.strikes = 8;
+    options.strike_interval = Duration::from_millis(30);
+}
+
+/// Says that what was not answered was not done.
+struct NotDone;
+
+impl Tamper for NotDone {
+    fn unanswered(&self) -> Option<Reply> {
+        Some(Reply::Failed(Error::Unavailable { reason: "the node does not answer" }))
+    }
+}
+
+#[test]
+fn an_answer_lost_taken_for_a_refusal() {
+    let not_done = || -> Option<Rc<dyn Tamper>> { Some(Rc::new(NotDone)) };
+    find_in_cluster("what was sent and not answered taken for not done", not_done, broken_links);
+}
+
+/// Nodes that start know the first map of each set only, and so do their drives.
+#[derive(Default)]
+struct Forgetful {
+    first: RefCell<BTreeMap<SetIndex, SetMap>>,
+}
+
+impl Tamper for Forgetful {
+    fn found(&self, found: Found) -> Found {
+        let Found::Ours(mut identity) = found else { return found };
+        let mut first = self.first.borrow_mut();
+        let first = first.entry(identity.set).or_insert_with(|| identity.map.clone());
+        if identity.map.epoch < first.epoch {
+            *first = identity.map.clone();
+        }
+        // A newcomer cannot forget the map that names it.
+        if first.drives[usize::from(identity.position.0)].drive == identity.drive {
+            identity.map = first.clone();
+        }
+        Found::Ours(identity)
+    }
+    fn request(&self, host: &SimHost, _: DriveIndex, mut request: Request) -> Request {
+        if let Some(map) = host.map()
+            && let Request::Prepare { epoch, .. }
+            | Request::Accept { epoch, .. }
+            | Request::Learn { epoch, .. } = &mut request
+        {
+            *epoch = map.epoch;
+        }
+        request
+    }
+    fn reply(&self, _: &SimHost, _: DriveIndex, reply: Reply) -> Reply {
+        match reply {
+            Reply::Digest(digest) => Reply::Digest(Digest { epoch: Epoch(1), ..digest }),
+            other => other,
+        }
+    }
+}
+
+#[test]
+fn a_node_that_forgets_its_map() {
+    let forgets = || -> Option<Rc<dyn Tamper>> { Some(Rc::new(Forgetful::default())) };
+    find_in_cluster("a node that starts with the first map", forgets, |options| {
+        let nodes = options.nodes;
+        replacements(options);
+        options.nodes = nodes;
+        options.cores = 1;
+        options.shaky_start = false;
+        options.faults = vec![Fault::Exchange, Fault::KillOne, Fault::Unplug];
+    });
 }
