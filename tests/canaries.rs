@@ -49,21 +49,25 @@ fn find_in(
 ) {
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(|_| {}));
-    let fails = |run: &dyn Fn()| catch_unwind(AssertUnwindSafe(run)).is_err();
-    let found = (0..SEEDS).find(|seed| {
+    let failure = |run: &dyn Fn()| catch_unwind(AssertUnwindSafe(run)).err();
+    let found = (0..SEEDS).find_map(|seed| {
         let mistaken = || {
-            run(*seed, tamper(), quorums, adjust);
+            run(seed, tamper(), quorums, adjust);
         };
         let right = || {
-            run(*seed, None, Quorums::of, adjust);
+            run(seed, None, Quorums::of, adjust);
         };
-        fails(&mistaken) && !fails(&right)
+        let noticed = failure(&mistaken)?;
+        failure(&right).is_none().then_some((seed, noticed))
     });
     std::panic::set_hook(hook);
-    match found {
-        Some(seed) => println!("{name}: found by seed {seed}"),
-        None => panic!("{name}: not found in {SEEDS} seeds"),
-    }
+    let Some((seed, noticed)) = found else { panic!("{name}: not found in {SEEDS} seeds") };
+    let noticed = match noticed.downcast_ref::<String>() {
+        Some(text) => text,
+        None => noticed.downcast_ref::<&str>().copied().unwrap_or_default(),
+    };
+    let noticed = noticed.lines().next().unwrap_or_default();
+    println!("{name}: found by seed {seed}: {noticed}");
 }
 
 fn nothing() -> Option<Rc<dyn Tamper>> {
@@ -262,10 +266,11 @@ fn broken_links(options: &mut Options) {
     races(options);
     options.nodes = nodes;
     options.shaky_start = false;
-    options.workload.pause = Duration::from_millis(20);
-    options.faults = vec![Fault::CutLink, Fault::Isolate, Fault::Partition, Fault::KillOne];
-    options.strikes = 8;
-    options.strike_interval = Duration::from_millis(30);
+    options.workload.pause = Duration::from_millis(5);
+    options.workload.operations = 20;
+    options.faults = vec![Fault::CutLink, Fault::Loss, Fault::KillOne];
+    options.strikes = 40;
+    options.strike_interval = Duration::from_millis(4);
 }
 
 /// Says that what was not answered was not done.

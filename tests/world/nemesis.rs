@@ -374,8 +374,14 @@ impl Nemesis {
         fleet::kill(&self.machine, &self.shared, node, power);
         let pause = self.prng.duration(Duration::from_millis(10)..Duration::from_secs(3));
         let (machine, shared) = (self.machine.clone(), self.shared.clone());
-        let world = self.runtime.clone();
-        self.later(pause, move || fleet::launch_if_down(&machine, &shared, &world, node));
+        let (world, fleet) = (self.runtime.clone(), self.machine.wires.fleet.clone());
+        let life = fleet.network.life(node);
+        self.later(pause, move || {
+            // Whoever has started it since may have felled it again, for longer.
+            if fleet.network.life(node) == life {
+                fleet::launch_if_down(&machine, &shared, &world, node);
+            }
+        });
     }
 
     /// The first start; with `shaky`, while nodes die, are paused and cut off.

@@ -170,6 +170,11 @@ impl Network {
         self.changed();
     }
 
+    /// How many processes the node has had.
+    pub fn life(&self, node: usize) -> u64 {
+        self.nodes[node].life.get()
+    }
+
     /// The process of the node is no more. The others hear of it soon, unless the `machine` went as well.
     pub fn ends(self: &Rc<Self>, node: usize, machine: bool) {
         self.nodes[node].runs.set(false);
