@@ -267,9 +267,9 @@ fn broken_links(options: &mut Options) {
     options.shaky_start = false;
     options.workload.pause = Duration::from_millis(5);
     options.workload.operations = 20;
-    options.faults = vec![Fault::CutLink, Fault::Loss, Fault::KillOne];
-    options.strikes = 40;
-    options.strike_interval = Duration::from_millis(4);
+    options.faults = vec![Fault::Loss, Fault::Loss, Fault::Loss, Fault::CutLink];
+    options.strikes = 12;
+    options.strike_interval = Duration::from_millis(20);
 }
 
 /// Says that what was not answered was not done. In the words of a full drive: "unavailable" is taken for

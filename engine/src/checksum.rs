@@ -50,6 +50,25 @@ pub fn crc64(bytes: &[u8]) -> u64 {
     crc_fast::checksum(CrcAlgorithm::Crc64Nvme, bytes)
 }
 
+/// [`crc64`] of what is added piece by piece.
+pub struct Crc64(crc_fast::Digest);
+
+impl Default for Crc64 {
+    fn default() -> Self {
+        Self(crc_fast::Digest::new(CrcAlgorithm::Crc64Nvme))
+    }
+}
+
+impl Crc64 {
+    pub fn add(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    pub fn finish(&self) -> u64 {
+        self.0.finalize()
+    }
+}
+
 /// The checksum of a shard (or copy) that rides in the journal.
 pub fn small_shard(payload: PayloadId, shard: usize, bytes: &[u8]) -> u64 {
     assert!(bytes.len() as u64 <= SMALL_SHARD_BYTES_MAX, "a small shard of {} bytes", bytes.len());

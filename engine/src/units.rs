@@ -210,6 +210,10 @@ impl Key {
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
+    /// The stored form, shared with this key.
+    pub fn stored(&self) -> Bytes {
+        self.0.clone()
+    }
     pub fn name(&self) -> &[u8] {
         &self.0[KEY_PREFIX_BYTES..]
     }

@@ -1,6 +1,6 @@
-//! Hand-off between the cores of a node: the production mailbox. One message per owner core carries
-//! the requests for all of its drives; answers come back drive by drive, so that a slow drive delays
-//! nobody else's. Requests to drives that this core owns never leave it.
+//! The production mailbox: hand-off between the cores of a node, and to other nodes. One message per
+//! owner carries the requests for all of its drives; answers come back drive by drive, so that a slow
+//! drive delays nobody else's. Requests to drives that this core owns never leave it.
 //!
 //! Every queue is bounded: a request that finds its owner's queue full is answered as unavailable, an
 //! answer waits for room.
@@ -19,6 +19,7 @@ use futures_util::future::LocalBoxFuture;
 use futures_util::stream::FuturesUnordered;
 
 use crate::mailbox::{Mailbox, Replies};
+use crate::node::NodeIndex;
 
 /// What one core sends another.
 pub enum Envelope {
@@ -29,8 +30,21 @@ pub enum Envelope {
 /// Serves the requests to a drive that this core owns.
 pub type Serve = Rc<dyn Fn(SetIndex, DriveIndex, Request) -> LocalBoxFuture<'static, Reply>>;
 
-/// Which core owns each drive: by set, then by position. Fixed when the node starts.
-pub type Owners = Vec<Vec<CoreId>>;
+/// Sends requests for the drives that another node has of a set.
+pub type Forward = Rc<
+    dyn Fn(NodeIndex, SetIndex, Vec<(DriveIndex, Request)>, UnboundedSender<(DriveIndex, Reply)>),
+>;
+
+/// Who answers for a drive.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Owner {
+    /// A core of this node.
+    Core(CoreId),
+    Node(NodeIndex),
+}
+
+/// The owner of each drive: by set, then by position. Fixed when the node starts.
+pub type Owners = Vec<Vec<Owner>>;
 
 #[derive(Clone)]
 pub struct CoreMailbox {
@@ -43,6 +57,7 @@ struct Shared {
     owners: Owners,
     outbox: Outbox<Envelope>,
     serve: Serve,
+    forward: Forward,
     tickets: RefCell<Tickets>,
 }
 
@@ -52,10 +67,26 @@ impl CoreMailbox {
         owners: Owners,
         outbox: Outbox<Envelope>,
         serve: Serve,
+        forward: Forward,
     ) -> Self {
         let tickets = RefCell::new(Tickets::default());
         let core = runtime.core();
-        Self { shared: Rc::new(Shared { runtime, core, owners, outbox, serve, tickets }) }
+        Self { shared: Rc::new(Shared { runtime, core, owners, outbox, serve, forward, tickets }) }
+    }
+
+    /// For another node: as [`Mailbox::send`], to drives of this node alone.
+    pub fn send_to_own(&self, set: SetIndex, requests: Vec<(DriveIndex, Request)>) -> Replies {
+        let owners = self.shared.owners.get(usize::from(set.0)).map_or(&[][..], |owners| owners);
+        let is_own =
+            |drive: &DriveIndex| matches!(owners.get(usize::from(drive.0)), Some(Owner::Core(_)));
+        let (own, strange): (Vec<_>, Vec<_>) =
+            requests.into_iter().partition(|(drive, _)| is_own(drive));
+        let (answers, refused) = Replies::channel();
+        for (drive, _) in strange {
+            let error = Error::Unavailable { reason: "this node does not have the drive" };
+            let _ = answers.unbounded_send((drive, Reply::Failed(error)));
+        }
+        if own.is_empty() { refused } else { self.send(set, own).and(refused) }
     }
 
     /// Takes what another core sent here.
@@ -151,10 +182,12 @@ impl Mailbox for CoreMailbox {
             let (now, later) =
                 requests.into_iter().partition(|(drive, _)| owners[usize::from(drive.0)] == owner);
             requests = later;
-            if owner == self.shared.core {
-                self.send_here(set, now, answers.clone());
-            } else {
-                self.send_there(owner, set, now, answers.clone());
+            match owner {
+                Owner::Core(core) if core == self.shared.core => {
+                    self.send_here(set, now, answers.clone());
+                }
+                Owner::Core(core) => self.send_there(core, set, now, answers.clone()),
+                Owner::Node(node) => (self.shared.forward)(node, set, now, answers.clone()),
             }
         }
         replies

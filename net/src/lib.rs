@@ -10,11 +10,15 @@
 
 pub mod cores;
 pub mod exchange;
+pub mod link;
 pub mod lookup;
 pub mod loss;
 pub mod mailbox;
 pub mod node;
+pub mod peers;
 pub mod proposer;
 pub mod quorum;
 pub mod reader;
+pub mod service;
 pub mod update;
+pub mod wire;

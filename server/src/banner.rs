@@ -18,8 +18,9 @@ pub fn announce(config: &ServerConfig, memory: Budget) {
     if config.output.json || config.output.quiet {
         tracing::info!(
             address = %config.listen,
-            drives = config.drives.len(),
-            sets = config.parity.len(),
+            nodes = config.topology.nodes.len().max(1),
+            drives = config.topology.drives().count(),
+            sets = config.sets.len(),
             raw_bytes = capacity.raw_bytes,
             usable_bytes = capacity.usable_bytes,
             memory_bytes = memory.bytes,
@@ -56,6 +57,14 @@ pub fn text(config: &ServerConfig, memory: Budget) -> String {
 }
 
 fn storage(out: &mut String, config: &ServerConfig) {
+    if let Some(cluster) = &config.cluster {
+        let this = &cluster.nodes[usize::from(cluster.this.0)];
+        let nodes = count(cluster.nodes.len(), "node");
+        let _ = match config.output.anonymous {
+            true => writeln!(out, "Nodes:      {nodes}"),
+            false => writeln!(out, "Nodes:      {nodes}; this is {this}"),
+        };
+    }
     let mut first_set = 0;
     for (pool, number) in config.topology.pools.iter().zip(1..) {
         let sets = pool.sets().len();
@@ -66,13 +75,17 @@ fn storage(out: &mut String, config: &ServerConfig) {
         } else {
             format!("Pool {number}:    ")
         };
+        // A URL is an address.
+        let argument = match config.output.anonymous && !config.topology.nodes.is_empty() {
+            true => String::new(),
+            false => format!(" ({})", pool.argument),
+        };
         let _ = writeln!(
             out,
-            "{name} {} in {} of {} ({})",
+            "{name} {} in {} of {}{argument}",
             count(pool.drives.len(), "drive"),
             count(sets, "set"),
             pool.set_drives,
-            pool.argument
         );
         let _ = writeln!(
             out,
@@ -82,9 +95,13 @@ fn storage(out: &mut String, config: &ServerConfig) {
     }
     let capacity = config.capacity();
     let percent = (capacity.usable_bytes * 100).checked_div(capacity.raw_bytes).unwrap_or(0);
+    let condition = match config.cluster {
+        Some(_) => ", if the other nodes' drives are as large",
+        None => "",
+    };
     let _ = writeln!(
         out,
-        "Capacity:   {} usable of {} raw ({percent} %)",
+        "Capacity:   {} usable of {} raw ({percent} %){condition}",
         capacity::text(capacity.usable_bytes),
         capacity::text(capacity.raw_bytes)
     );
@@ -178,30 +195,50 @@ fn count(number: usize, noun: &str) -> String {
 #[cfg(test)]
 mod tests {
     use std::net::Ipv6Addr;
-    use std::path::{Path, PathBuf};
+    use std::path::Path;
+
+    use basalt_net::node::NodeIndex;
 
     use super::*;
+    use crate::cluster::Cluster;
     use crate::config::Output;
     use crate::node::drives::{Drive, State, Terms};
     use crate::object::ClassParity;
-    use crate::topology::Topology;
+    use crate::start::seats;
+    use crate::topology::{Place, Topology};
 
     const MEMORY: Budget = Budget { bytes: 3 << 30, million_keys_bytes: 512 << 20 };
 
     fn config(origin: Origin) -> ServerConfig {
-        let arguments = ["/mnt/drive{1...16}".to_owned()];
-        let topology = Topology::parse(&arguments, None, Path::new("/")).unwrap();
-        let drive = |path: &PathBuf| Drive {
-            path: path.clone(),
+        config_of(origin, "/mnt/drive{1...16}")
+    }
+
+    /// Of the first node that is named.
+    fn config_of(origin: Origin, argument: &str) -> ServerConfig {
+        let topology = Topology::parse(&[argument.to_owned()], None, Path::new("/"), 9000).unwrap();
+        let drive = |place: &Place| Drive {
+            path: place.path.clone(),
             state: State::Ours,
             device: 1,
             sharing: 1,
+            made: false,
             space_bytes: 1 << 40,
             terms: Terms { allow_buffered: false, may_be_on_root: false },
         };
+        let this = NodeIndex(0);
+        let local = topology.drives().filter(|place| place.node == this).map(drive).collect();
+        let sets = seats(&topology, this, local);
+        let cluster = (topology.nodes.len() > 1).then(|| Cluster {
+            nodes: topology.nodes.clone(),
+            this,
+            topology_hash: [0; 32],
+            peer_key: [0; 32],
+            peer_address: None,
+        });
         ServerConfig {
-            drives: topology.drives().map(drive).collect(),
-            parity: vec![ClassParity { standard: 4, reduced_redundancy: 2 }],
+            parity: vec![ClassParity { standard: 4, reduced_redundancy: 2 }; sets.len()],
+            sets,
+            cluster,
             topology,
             users: Vec::new(),
             credentials: Credentials { user: "root-a".into(), secret: "the secret".into(), origin },
@@ -238,6 +275,21 @@ mod tests {
         ] {
             assert!(text.contains(expected), "no {expected:?} in\n{text}");
         }
+    }
+
+    #[test]
+    fn several_nodes_are_counted_and_their_drives_assumed() {
+        let mut config = config_of(Origin::Environment, "http://n{1...4}/d{1...8}");
+        let said = text(&config, MEMORY);
+        for expected in [
+            "Nodes:      4 nodes; this is http://n1:9000\n",
+            "Drives:     32 drives in 2 sets of 16 (http://n{1...4}/d{1...8})\n",
+            "24 TiB usable of 32 TiB raw (75 %), if the other nodes' drives are as large\n",
+        ] {
+            assert!(said.contains(expected), "no {expected:?} in\n{said}");
+        }
+        config.output.anonymous = true;
+        assert!(!text(&config, MEMORY).contains("http"));
     }
 
     #[test]

@@ -66,6 +66,10 @@ pub struct Server {
     /// Where browsers connect; accepted, but this release has no console yet
     #[arg(long, value_name = "HOST:PORT")]
     pub console_address: Option<String>,
+    /// Where other nodes connect, if not where clients do; accepted, but this release serves one
+    /// node
+    #[arg(long, value_name = "HOST:PORT")]
+    pub peer_address: Option<String>,
     /// Accept drives on file systems that are not fit for data (tmpfs, overlay, NFS, FUSE), for a
     /// trial
     #[arg(long)]

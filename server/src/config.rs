@@ -1,24 +1,28 @@
 //! What the command line and the environment decide about a server, checked, with nothing left to
 //! interpret. [`Settings`] knows no drive yet; [`ServerConfig`] is what a node runs with.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+mod addresses;
+
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::cli::{Global, Server};
+use crate::cluster::Cluster;
 use crate::credentials::{self, Credentials};
 use crate::environment::Environment;
-use crate::node::drives::Drive;
+use crate::node::Seat;
 use crate::node::upkeep::UploadRest;
 use crate::object::ClassParity;
 use crate::refusal::Refusal;
 use crate::s3::{Domains, Origins};
 use crate::tls::Certificates;
+use crate::topology::node_address::Scheme;
 use crate::topology::storage_class::StorageClasses;
-use crate::topology::{self, Topology, capacity};
+use crate::topology::this_node::Surroundings;
+use crate::topology::{self, Place, Topology, capacity};
 use crate::users::{self, User};
-
-const DEFAULT_ADDRESS: &str = ":9000";
+use addresses::Addresses;
 
 /// Decided from text alone.
 #[derive(Clone, Debug)]
@@ -27,12 +31,15 @@ pub struct Settings {
     /// Parity of the storage classes on each set, in the topology's order.
     pub parity: Vec<ClassParity>,
     pub listen: SocketAddr,
+    /// `None`: peers connect where clients do.
+    pub peer_address: Option<SocketAddr>,
+    pub surroundings: Surroundings,
     pub certificates: Option<Certificates>,
     /// Asked for, though nothing listens there in this release.
     pub console: Option<SocketAddr>,
     /// `None`: a client may sign for any region.
     pub region: Option<String>,
-    /// `None`: the first start makes some.
+    /// `None`: the first start makes some. Given where there are several nodes.
     pub credentials: Option<Credentials>,
     /// Those beside root.
     pub users: Vec<User>,
@@ -60,7 +67,9 @@ pub struct Output {
 pub struct ServerConfig {
     pub topology: Topology,
     /// By set, then by position: the topology's order.
-    pub drives: Vec<Drive>,
+    pub sets: Vec<Vec<Seat>>,
+    /// `None`: this node has no peers.
+    pub cluster: Option<Cluster>,
     /// By set.
     pub parity: Vec<ClassParity>,
     pub credentials: Credentials,
@@ -76,31 +85,34 @@ pub struct ServerConfig {
 }
 
 impl ServerConfig {
-    /// The drives of each set, in the order that numbers sets.
-    pub fn sets(&self) -> impl Iterator<Item = &[Drive]> {
-        let mut rest = &self.drives[..];
-        self.topology.sets().map(move |set| {
-            let (drives, after) = rest.split_at(set.len());
-            rest = after;
-            drives
-        })
-    }
-
     /// How clients speak to this server.
     pub fn scheme(&self) -> &'static str {
         if self.certificates.is_some() { "https" } else { "http" }
     }
 
-    /// Of the drives that are here, at the parity of STANDARD.
+    /// At the parity of STANDARD. Drives of other nodes count as if they were as large as the smallest
+    /// of their set that is here, or the smallest here.
     pub fn capacity(&self) -> capacity::Capacity {
-        self.sets()
+        let smallest = self.sets.iter().flatten().filter_map(usable_bytes).min().unwrap_or(0);
+        self.sets
+            .iter()
             .zip(&self.parity)
-            .map(|(drives, parity)| {
-                let here = drives.iter().filter(|drive| drive.is_usable());
-                let bytes: Vec<u64> = here.map(|drive| drive.space_bytes).collect();
-                capacity::of_set(&bytes, drives.len(), parity.standard)
+            .map(|(seats, parity)| {
+                let mut bytes: Vec<u64> = seats.iter().filter_map(usable_bytes).collect();
+                let assumed = bytes.iter().copied().min().unwrap_or(smallest);
+                let there = seats.iter().filter(|seat| matches!(seat, Seat::There(_)));
+                bytes.extend(there.map(|_| assumed));
+                capacity::of_set(&bytes, seats.len(), parity.standard)
             })
             .sum()
+    }
+}
+
+/// What a drive that is here and usable can hold.
+fn usable_bytes(seat: &Seat) -> Option<u64> {
+    match seat {
+        Seat::Here(drive) => drive.is_usable().then_some(drive.space_bytes),
+        Seat::There(_) => None,
     }
 }
 
@@ -114,20 +126,29 @@ impl Settings {
         let mut warnings = Vec::new();
         let arguments = arguments(server, environment, &mut warnings);
         let set_drives = topology::wanted_set_drives(environment.get("ERASURE_SET_DRIVE_COUNT"))?;
-        let topology = Topology::parse(&arguments, set_drives, working_directory)?;
+        let Addresses { listen, console, peers } = Addresses::decide(server, environment)?;
+        let topology = Topology::parse(&arguments, set_drives, working_directory, listen.port())?;
         let parity = parity(&topology, environment, &mut warnings)?;
-        let (listen, console) = addresses(server, environment)?;
         if console.is_some() {
             warnings.push("this release has no console; --console-address has no effect".into());
         }
         let certificates = certificates(global.certs_dir.as_deref(), environment.home())?;
+        check_scheme(&topology, certificates.as_ref())?;
+        if peers.is_some() && topology.nodes.len() < 2 {
+            warnings.push("there are no other nodes; --peer-address has no effect".into());
+        }
         let found = credentials::from_environment(environment, Path::new("/run/secrets"))?;
+        if topology.nodes.len() > 1 && found.credentials.is_none() {
+            return Err(no_credentials());
+        }
         warnings.extend(found.warnings);
         warn_without_effect(server, environment, &mut warnings);
         Ok(Self {
             topology,
             parity,
             listen,
+            peer_address: peers,
+            surroundings: Surroundings::of(environment.is_kubernetes()),
             certificates,
             console,
             region: environment
@@ -178,7 +199,7 @@ fn parity(
     )?;
     let parity: Vec<ClassParity> =
         topology.sets().map(|set| classes.on_set(set.len())).collect::<Result<_, _>>()?;
-    let unprotected = |(set, parity): (&[PathBuf], &ClassParity)| {
+    let unprotected = |(set, parity): (&[Place], &ClassParity)| {
         set.len() > 1 && (parity.standard == 0 || parity.reduced_redundancy == 0)
     };
     if topology.sets().zip(&parity).any(unprotected) {
@@ -187,7 +208,53 @@ fn parity(
                 .into(),
         );
     }
+    warnings.extend(crowded_node(topology, &parity));
     Ok(parity)
+}
+
+/// A node that has more drives of a set than the set can do without.
+fn crowded_node(topology: &Topology, parity: &[ClassParity]) -> Option<String> {
+    if topology.nodes.len() < 2 {
+        return None;
+    }
+    topology.sets().zip(parity).enumerate().find_map(|(set, (places, parity))| {
+        let of = |node| places.iter().filter(|place| place.node == node).count();
+        let parity = usize::from(parity.standard);
+        let node = places.iter().map(|place| place.node).find(|node| of(*node) > parity)?;
+        Some(format!(
+            "{} has {} drives of set {set}, and objects do without {parity} at most: while it is down \
+             they cannot be read",
+            topology.nodes[usize::from(node.0)],
+            of(node)
+        ))
+    })
+}
+
+/// Clients and nodes speak to a node in the same way, so URLs and certificates say the same.
+fn check_scheme(topology: &Topology, certificates: Option<&Certificates>) -> Result<(), Refusal> {
+    let Some(node) = topology.nodes.first() else { return Ok(()) };
+    match (node.scheme, certificates) {
+        (Scheme::Http, None) | (Scheme::Https, Some(_)) => Ok(()),
+        (Scheme::Https, None) => Err(Refusal::usage(
+            "https is in the URLs, and this node cannot serve it",
+            "there is no certificate on this machine",
+            "put public.crt and private.key into a directory and name it with --certs-dir, or write \
+             http",
+        )),
+        (Scheme::Http, Some(_)) => Err(Refusal::usage(
+            "http is in the URLs, and this node serves https",
+            "there is a certificate on this machine",
+            "write https in every URL, or name a directory without certificates with --certs-dir",
+        )),
+    }
+}
+
+fn no_credentials() -> Refusal {
+    Refusal::usage(
+        "several nodes need to be given the root user",
+        "they know each other by its secret, and what one of them made the others would not know",
+        "set BASALT_ROOT_USER and BASALT_ROOT_PASSWORD, the same on every node",
+    )
 }
 
 fn other_users(
@@ -202,62 +269,6 @@ fn other_users(
             "an access key belongs to one of them",
             "give the user another name in the file of users",
         )),
-    }
-}
-
-fn addresses(
-    server: &Server,
-    environment: &Environment,
-) -> Result<(SocketAddr, Option<SocketAddr>), Refusal> {
-    let variable = environment.get("ADDRESS");
-    let address = server.address.as_deref().or(variable.as_ref().map(|address| address.value));
-    let listen = resolve(address.unwrap_or(DEFAULT_ADDRESS))?;
-    let variable = environment.get("CONSOLE_ADDRESS");
-    let console = server.console_address.as_deref().or(variable.as_ref().map(|a| a.value));
-    let console = console.map(resolve).transpose()?;
-    if console.is_some_and(|console| console == listen) {
-        return Err(Refusal::usage(
-            format!("{listen} cannot serve both clients and the console"),
-            "--address and --console-address are the same",
-            "give the console a port of its own: --console-address :9001",
-        ));
-    }
-    Ok((listen, console))
-}
-
-/// `HOST:PORT`, `:PORT`, `[IPV6]:PORT`. No host stands for every address of the machine.
-fn resolve(text: &str) -> Result<SocketAddr, Refusal> {
-    let refused = |cause: String| {
-        let remedy = "write HOST:PORT, or :PORT for every address of this machine: --address :9000";
-        Refusal::usage(format!("`{text}` is not an address to listen on"), cause, remedy)
-    };
-    let Some((host, port)) = text.rsplit_once(':') else {
-        return Err(refused("it has no port".into()));
-    };
-    let port: u16 =
-        port.parse().map_err(|_| refused(format!("`{port}` is not a port, 1 to 65535")))?;
-    if port == 0 {
-        return Err(refused("port 0 is a different port on every core".into()));
-    }
-    if host.is_empty() {
-        return Ok(every_address(port));
-    }
-    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
-    if bare.is_none() && host.contains(':') {
-        return Err(refused("an IPv6 address stands in brackets: [::1]:9000".into()));
-    }
-    let mut found = (bare.unwrap_or(host), port)
-        .to_socket_addrs()
-        .map_err(|error| refused(format!("its host cannot be resolved: {error}")))?;
-    found.next().ok_or_else(|| refused("its host has no address".into()))
-}
-
-/// The unspecified address, for both families where the machine has IPv6.
-fn every_address(port: u16) -> SocketAddr {
-    if Path::new("/proc/net/if_inet6").exists() {
-        (Ipv6Addr::UNSPECIFIED, port).into()
-    } else {
-        (Ipv4Addr::UNSPECIFIED, port).into()
     }
 }
 

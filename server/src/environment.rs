@@ -13,7 +13,7 @@ const PREFIXES: [&str; 2] = ["BASALT_", "MINIO_"];
 
 /// Names without prefix, and what each says in `--help`. A variable that is not listed here has no
 /// effect, and [`Environment::without_effect`] names it.
-pub const VARIABLES: [(&str, &str); 25] = [
+pub const VARIABLES: [(&str, &str); 26] = [
     ("ROOT_USER", "name of the root user, 3 characters or more"),
     ("ROOT_PASSWORD", "its secret, 8 characters or more"),
     ("ROOT_USER_FILE", "a file that holds the name (also looked up in /run/secrets)"),
@@ -26,6 +26,7 @@ pub const VARIABLES: [(&str, &str); 25] = [
     ("ENDPOINTS", "the same, where VOLUMES is not set either"),
     ("ADDRESS", "see --address"),
     ("CONSOLE_ADDRESS", "see --console-address"),
+    ("PEER_ADDRESS", "see --peer-address"),
     ("SITE_REGION", "region of the deployment; any region is accepted when it is not set"),
     ("REGION", "older form of SITE_REGION"),
     ("ERASURE_SET_DRIVE_COUNT", "drives in each set, in place of the size chosen by rule"),
@@ -55,6 +56,7 @@ pub struct Variable<'a> {
 pub struct Environment {
     values: BTreeMap<String, String>,
     home: Option<PathBuf>,
+    is_kubernetes: bool,
 }
 
 impl Environment {
@@ -67,6 +69,7 @@ impl Environment {
                 environment.home = Some(PathBuf::from(value));
                 continue;
             }
+            environment.is_kubernetes |= name == "KUBERNETES_SERVICE_HOST";
             let Ok(name) = name.into_string() else { continue };
             if !is_ours(&name) {
                 continue;
@@ -139,6 +142,11 @@ impl Environment {
         self.home.as_ref()
     }
 
+    /// Kubernetes started the process.
+    pub fn is_kubernetes(&self) -> bool {
+        self.is_kubernetes
+    }
+
     /// Variables of ours or MinIO's that are set and that nothing here reads.
     pub fn without_effect(&self) -> Vec<&str> {
         let known = |name: &str| {
@@ -197,6 +205,8 @@ mod tests {
         let empty = Environment::of(&[("MINIO_REGION", "m"), ("BASALT_REGION", " ")]);
         assert_eq!(empty.get("REGION").unwrap().value, "m");
         assert_eq!(Environment::of(&[("REGION", "x")]).get("REGION"), None);
+        assert!(!both.is_kubernetes());
+        assert!(Environment::of(&[("KUBERNETES_SERVICE_HOST", "10.96.0.1")]).is_kubernetes());
     }
 
     #[test]

@@ -6,6 +6,7 @@
 
 pub mod banner;
 pub mod cli;
+pub mod cluster;
 pub mod config;
 pub mod credentials;
 pub mod environment;

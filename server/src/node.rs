@@ -4,14 +4,18 @@
 //! open the drives on their owners, listen. Stop: take no more connections, let requests finish, close
 //! the drives. The owner core of a drive is fixed from start to stop; all drives of a set share one.
 
+mod alone;
 pub mod bay;
+mod door;
 pub mod drives;
 pub mod formation;
+mod forming;
 pub mod founding;
 mod gather;
 pub mod host;
 mod metrics;
 mod overview;
+mod peering;
 mod process;
 mod secure;
 mod stream;
@@ -20,57 +24,72 @@ pub mod upkeep;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::{Arc, Barrier, Mutex, mpsc};
 use std::time::Duration;
 
 use basalt_engine::Error;
 use basalt_engine::request::Reply;
-use basalt_engine::runtime::net::Listener;
 use basalt_engine::runtime::post::{Inlet, Outbox, outbox};
 use basalt_engine::runtime::signals::Signals;
 use basalt_engine::runtime::{CoreId, GlommioRuntime, Options, start};
-use basalt_engine::seam::{Clock, Random, Spawn};
+use basalt_engine::seam::Spawn;
 use basalt_engine::units::{DriveIndex, SetIndex};
-use basalt_net::cores::{CoreMailbox, Envelope, Owners, Serve};
-use basalt_net::mailbox::Mailbox;
+use basalt_net::cores::{CoreMailbox, Envelope, Forward, Owner, Owners, Serve};
+use basalt_net::node::NodeIndex;
+use basalt_net::peers::Peers;
+use basalt_net::wire::handshake::Lane;
 use futures_util::FutureExt;
-use futures_util::future::{join_all, try_join_all};
+use futures_util::future::{Either, join_all, select};
 
+use crate::cluster::Cluster;
 use crate::object::{ClassParity, Deployment, PART_BYTES_MIN, Store};
 use crate::s3;
 use crate::tls::Certificates;
 use crate::topology::storage_class::StorageClasses;
 use bay::DirectoryBay;
+use door::{Door, ForPeers};
 use drives::Drive;
-use formation::{Found, Plan, Step};
+use formation::{Plan, Step};
 use gather::{Gathering, Word};
-use host::{Bay, Host, Sizes};
+use host::{Host, Sizes};
 use metrics::Pages;
 use overview::Overview;
-use secure::Acceptor;
-use stream::HttpStream;
+use peering::{NodeDial, Serving};
 
 /// Messages that may wait for one core.
 const QUEUE_MESSAGES: usize = 16 * 1024;
 /// How often, and at which distance, an address in use is looked at: four seconds.
 const ADDRESS_LOOKS: u32 = 200;
 const ADDRESS_LOOK: Duration = Duration::from_millis(20);
-/// Connections that one core serves at the same time, and how many more it tells to come later;
-/// what comes on top of those is closed at once.
-const CONNECTIONS_MAX: usize = 4096;
-const TURNED_AWAY_MAX: usize = 256;
-/// How long requests may take to finish when the node stops.
-const DRAIN: Duration = Duration::from_secs(30);
-/// Between two looks at whether all connections are closed.
-const DRAIN_LOOK: Duration = Duration::from_millis(20);
+
+/// A place for a drive, by the node it is on.
+#[derive(Clone, Debug)]
+pub enum Seat {
+    Here(Drive),
+    There(NodeIndex),
+}
+
+impl Seat {
+    /// The drive, if it is this node's.
+    pub fn here(&self) -> Option<&Drive> {
+        match self {
+            Self::Here(drive) => Some(drive),
+            Self::There(_) => None,
+        }
+    }
+}
 
 /// Everything that was decided before a node starts.
 #[derive(Clone, Debug)]
 pub struct NodeConfig {
     /// By set, then by position.
-    pub sets: Vec<Vec<Drive>>,
+    pub sets: Vec<Vec<Seat>>,
+    /// What operators call the seats, in the same order.
+    pub names: Vec<Vec<String>>,
+    /// `None`: all drives are here.
+    pub cluster: Option<Cluster>,
     pub parity: Vec<ClassParity>,
     pub address: SocketAddr,
     /// HTTPS in place of HTTP.
@@ -88,7 +107,7 @@ impl NodeConfig {
     fn has_default_classes(&self) -> bool {
         let by_default = |drives: usize| StorageClasses::default().on_set(drives).ok();
         let mut sets = self.sets.iter().zip(&self.parity);
-        sets.all(|(drives, parity)| by_default(drives.len()) == Some(*parity))
+        sets.all(|(seats, parity)| by_default(seats.len()) == Some(*parity))
     }
 }
 
@@ -113,9 +132,9 @@ pub fn run(
     config: NodeConfig,
     ready: impl Fn(&Plan) + Send + Sync + 'static,
 ) -> Result<(), StartFailure> {
-    let signals = Signals::block().map_err(StartFailure::Signals)?;
+    let signals = Arc::new(Signals::block().map_err(StartFailure::Signals)?);
     check_address(config.address)?;
-    let plan = form(&config)?;
+    let Some(plan) = form(&config, &signals)? else { return Ok(()) };
     let cores = config.cores;
     let (outbox, inlets) = outbox::<Envelope>(cores, QUEUE_MESSAGES);
     let (stops, stop_inlets) = outbox_of_stops(cores);
@@ -129,7 +148,7 @@ pub fn run(
         words,
         inlets: Mutex::new(inlets),
         opened: Barrier::new(usize::from(cores)),
-        signals: Mutex::new(Some(signals)),
+        signals,
         ready: Box::new(ready),
         config,
         plan,
@@ -150,7 +169,7 @@ struct Shared {
     inlets: Mutex<Vec<Option<Inlets>>>,
     /// No core asks another core's drives anything before they are open.
     opened: Barrier,
-    signals: Mutex<Option<Signals>>,
+    signals: Arc<Signals>,
     ready: Box<dyn Fn(&Plan) + Send + Sync>,
 }
 
@@ -183,22 +202,38 @@ fn check_address(address: SocketAddr) -> Result<(), StartFailure> {
     }
 }
 
-/// All drives of a set on one core; the sets in turn.
+/// All drives that a set has here on one core; the sets in turn.
 fn owners(config: &NodeConfig, cores: u16) -> Owners {
-    let owner = |set: usize| CoreId((set % usize::from(cores)) as u16);
-    config.sets.iter().enumerate().map(|(set, drives)| vec![owner(set); drives.len()]).collect()
+    let owner = |set: usize, seat: &Seat| match seat {
+        Seat::Here(_) => Owner::Core(CoreId((set % usize::from(cores)) as u16)),
+        Seat::There(node) => Owner::Node(*node),
+    };
+    let sets = config.sets.iter().enumerate();
+    sets.map(|(set, seats)| seats.iter().map(|seat| owner(set, seat)).collect()).collect()
 }
 
-/// Examines the drives and, on a first start, forms the deployment, on a core of its own.
-fn form(config: &NodeConfig) -> Result<Plan, StartFailure> {
+/// Examines the drives and, on a first start, forms the deployment, on a core of its own; with the other
+/// nodes, where there are any. `None` when the node was told to stop before that was done.
+fn form(config: &NodeConfig, signals: &Arc<Signals>) -> Result<Option<Plan>, StartFailure> {
     let (sender, receiver) = mpsc::channel();
-    let config = Arc::new(config.clone());
+    let (config, signals) = (Arc::new(config.clone()), Arc::clone(signals));
     let options = Options::new(1, config.arena_bytes.min(64 << 20));
     let running = start(&options, move |runtime| {
-        let (config, sender) = (Arc::clone(&config), sender.clone());
+        let (config, signals, sender) = (Arc::clone(&config), Arc::clone(&signals), sender.clone());
         async move {
+            let formed = match &config.cluster {
+                None => alone::form(&runtime, &config).await.map(Some),
+                Some(cluster) => {
+                    let agreeing = std::pin::pin!(forming::agree(&runtime, &config, cluster));
+                    let told_to_stop = std::pin::pin!(signals.arrived(&runtime));
+                    match select(agreeing, told_to_stop).await {
+                        Either::Left((agreed, _)) => agreed.map(Some),
+                        Either::Right(_) => Ok(None),
+                    }
+                }
+            };
             // The receiver waits for exactly this.
-            let _ = sender.send(form_here(&runtime, &config).await);
+            let _ = sender.send(formed);
         }
     })?;
     let formed = receiver.recv();
@@ -206,77 +241,20 @@ fn form(config: &NodeConfig) -> Result<Plan, StartFailure> {
     formed.expect("a core that ended well has answered")
 }
 
-async fn form_here(runtime: &GlommioRuntime, config: &NodeConfig) -> Result<Plan, StartFailure> {
-    let mut found = Vec::new();
-    for drives in &config.sets {
-        let looks = drives.iter().map(|drive| async move {
-            DirectoryBay::new(runtime.clone(), drive.clone()).look().await
-        });
-        found.push(join_all(looks).await);
-    }
-    let plan = formation::plan(&found, || runtime.random_u128())?;
-    report_refused(config, &found);
-    if plan.founding {
-        found_drives(runtime, config, &plan).await?;
-    }
-    Ok(plan)
-}
-
-fn report_refused(config: &NodeConfig, found: &[Vec<Found>]) {
-    for (drives, found) in config.sets.iter().zip(found) {
-        for (drive, found) in drives.iter().zip(found) {
-            if let Found::Unusable(reason) = found {
-                tracing::warn!(drive = %drive.path.display(), reason, "drive stays down");
-            }
-        }
-    }
-}
-
-/// Formats every drive, and only then marks them as formed.
-async fn found_drives(
-    runtime: &GlommioRuntime,
-    config: &NodeConfig,
-    plan: &Plan,
-) -> Result<(), StartFailure> {
-    let mut founded = Vec::new();
-    for (set, steps) in plan.steps.iter().enumerate() {
-        for (position, step) in steps.iter().enumerate() {
-            let Step::Found(drive) = step else { continue };
-            let host = host(runtime, config, plan, set, position);
-            founded.push((host, *drive, plan.maps[set].clone()));
-        }
-    }
-    let failure = |host: &Host<DirectoryBay, GlommioRuntime>, error| {
-        let drive = host.name();
-        StartFailure::Drive { drive, error }
-    };
-    let format = founded.iter().map(|(host, drive, map)| async move {
-        host.found(*drive, map.clone()).await.map_err(|error| failure(host, error))
-    });
-    try_join_all(format).await?;
-    let mark = founded.iter().map(|(host, _, _)| async move {
-        let marked = host.open().await.map_err(|error| failure(host, error));
-        host.close().await;
-        marked
-    });
-    try_join_all(mark).await?;
-    tracing::info!(deployment = %plan.deployment, drives = founded.len(), "deployment formed");
-    Ok(())
-}
-
 type DirectoryHost = Rc<Host<DirectoryBay, GlommioRuntime>>;
 
+/// The host of a seat, if it is this node's.
 fn host(
     runtime: &GlommioRuntime,
     config: &NodeConfig,
     plan: &Plan,
     set: usize,
     position: usize,
-) -> DirectoryHost {
-    let bay = DirectoryBay::new(runtime.clone(), config.sets[set][position].clone());
+) -> Option<DirectoryHost> {
+    let bay = DirectoryBay::new(runtime.clone(), config.sets[set][position].here()?.clone());
     let set = SetIndex(u16::try_from(set).expect("fewer than 2^16 sets"));
     let position = DriveIndex(u8::try_from(position).expect("at most sixteen drives"));
-    Host::new(bay, runtime.clone(), plan.deployment, set, position, Sizes::default())
+    Some(Host::new(bay, runtime.clone(), plan.deployment, set, position, Sizes::default()))
 }
 
 /// The hosts of the drives that one core owns.
@@ -290,8 +268,10 @@ async fn core_main(runtime: GlommioRuntime, shared: Arc<Shared>) {
     .expect("each core starts once");
     let hosts = own_hosts(&runtime, &shared);
     let outbox = shared.outbox.clone();
-    let mailbox =
-        CoreMailbox::new(runtime.clone(), shared.owners.clone(), outbox, serve(hosts.clone()));
+    let peers = shared.config.cluster.as_ref().map(|of| peers(&runtime, &shared, of));
+    let forward = forward(peers.clone());
+    let (owners, serve) = (shared.owners.clone(), serve(hosts.clone()));
+    let mailbox = CoreMailbox::new(runtime.clone(), owners, outbox, serve, forward);
     inlet.attach(&runtime, {
         let mailbox = mailbox.clone();
         move |envelope| mailbox.receive(envelope)
@@ -305,8 +285,12 @@ async fn core_main(runtime: GlommioRuntime, shared: Arc<Shared>) {
         part_bytes_min: PART_BYTES_MIN,
         admitted_bytes_max: shared.config.arena_bytes / 2,
     };
+    let for_peers = for_peers(&runtime, &shared, &mailbox);
     let store = Store::new(mailbox, runtime.clone(), deployment);
-    keep_up(&runtime, &hosts, &store, shared.config.upload_rest);
+    keep_up(&runtime, &hosts, &store, &shared.config);
+    if let Some(peers) = &peers {
+        peers.connect_all(&[Lane::Steps, Lane::Payload]);
+    }
     let (stopping, stopped) = futures_channel::oneshot::channel::<()>();
     let stopped = stopped.map(|_| ()).shared();
     let stopping = RefCell::new(Some(stopping));
@@ -318,11 +302,11 @@ async fn core_main(runtime: GlommioRuntime, shared: Arc<Shared>) {
         let server = server.clone();
         move || server.counts()
     });
-    let connections = match listen(&runtime, &shared.config, server, stopped.clone()) {
-        Ok(connections) => connections,
+    let door = match open_door(&runtime, &shared.config, server, for_peers, stopped.clone()) {
+        Ok(door) => Some(door),
         Err(error) => {
             tracing::error!(core = core.0, %error, "this core cannot listen");
-            Rc::new(())
+            None
         }
     };
     if core == CoreId(0) {
@@ -330,7 +314,9 @@ async fn core_main(runtime: GlommioRuntime, shared: Arc<Shared>) {
         await_signal(&runtime, &shared).await;
     }
     stopped.await;
-    drain(&runtime, &connections).await;
+    if let Some(door) = &door {
+        door.drain().await;
+    }
     join_all(hosts.values().map(|host| host.close())).await;
 }
 
@@ -338,8 +324,10 @@ fn own_hosts(runtime: &GlommioRuntime, shared: &Shared) -> Hosts {
     let mut hosts = BTreeMap::new();
     for (set, owners) in shared.owners.iter().enumerate() {
         for (position, owner) in owners.iter().enumerate() {
-            if *owner == runtime.core() {
-                let host = host(runtime, &shared.config, &shared.plan, set, position);
+            if *owner != Owner::Core(runtime.core()) {
+                continue;
+            }
+            if let Some(host) = host(runtime, &shared.config, &shared.plan, set, position) {
                 hosts.insert((SetIndex(set as u16), DriveIndex(position as u8)), host);
             }
         }
@@ -378,12 +366,15 @@ fn keep_up(
     runtime: &GlommioRuntime,
     hosts: &Hosts,
     store: &Store<CoreMailbox, GlommioRuntime>,
-    upload_rest: upkeep::UploadRest,
+    config: &NodeConfig,
 ) {
+    let upload_rest = config.upload_rest;
+    let here = config.cluster.as_ref().map_or(NodeIndex(0), |cluster| cluster.this);
+    let nodes = forming::nodes(config, here);
     let mut sets: Vec<SetIndex> = hosts.keys().map(|(set, _)| *set).collect();
     sets.dedup();
     for set in sets {
-        let seats = upkeep::Seats::all_here(store.mailbox().drive_count(set));
+        let seats = upkeep::Seats::new(nodes[usize::from(set.0)].clone(), here);
         runtime.spawn(upkeep::settle_forever(store.clone(), set, seats.clone()));
         runtime.spawn(upkeep::sweep_forever(store.clone(), set, seats.clone()));
         runtime.spawn(upkeep::release_relocated_forever(store.clone(), set, seats.clone()));
@@ -392,6 +383,57 @@ fn keep_up(
     for host in hosts.values() {
         runtime.spawn(host.clone().watch(store.clone()));
     }
+}
+
+type NodePeers = Peers<GlommioRuntime, NodeDial>;
+
+/// This core's way to the other nodes.
+fn peers(runtime: &GlommioRuntime, shared: &Shared, cluster: &Cluster) -> NodePeers {
+    let dial = NodeDial::new(Rc::new(cluster.clone()), shared.config.certificates.clone());
+    let identity = peering::identity(cluster, Some(shared.plan.deployment));
+    let tells = runtime.core() == CoreId(0);
+    Peers::new(runtime.clone(), dial, identity, cluster.nodes.len(), tells)
+}
+
+fn forward(peers: Option<NodePeers>) -> Forward {
+    match peers {
+        Some(peers) => Rc::new(move |node, set, requests, answers| {
+            peers.ask(node, set, requests, answers);
+        }),
+        None => Rc::new(|_, _, _, _| unreachable!("all drives are here")),
+    }
+}
+
+/// What this core does for the other nodes.
+fn for_peers(runtime: &GlommioRuntime, shared: &Shared, mailbox: &CoreMailbox) -> Option<ForPeers> {
+    let cluster = shared.config.cluster.as_ref()?;
+    let deployment = shared.plan.deployment;
+    Some(ForPeers {
+        identity: peering::identity(cluster, Some(deployment)),
+        credit_bytes: peering::credit_bytes(cluster, shared.config.arena_bytes),
+        serving: Rc::new(Serving {
+            runtime: runtime.clone(),
+            mailbox: mailbox.clone(),
+            deployment,
+            seats: Rc::new(forming::own_seats(&shared.config)),
+        }),
+    })
+}
+
+fn open_door<F: Future<Output = ()> + Clone + 'static>(
+    runtime: &GlommioRuntime,
+    config: &NodeConfig,
+    server: CoreServer,
+    peers: Option<ForPeers>,
+    stopped: F,
+) -> std::io::Result<Door<F>> {
+    let own_address = config.cluster.as_ref().and_then(|cluster| cluster.peer_address);
+    let door = Door::new(runtime, config, server, peers, stopped)?;
+    door.listen(config.address)?;
+    if let Some(address) = own_address {
+        door.listen_for_peers(address)?;
+    }
+    Ok(door)
 }
 
 type CoreServer = s3::Server<CoreMailbox, GlommioRuntime>;
@@ -410,112 +452,12 @@ fn serve_s3(
     s3::Server::new(store, runtime.clone(), config.settings.clone(), health, metrics)
 }
 
-/// Listens on this core. What is returned has one more owner for each open connection.
-fn listen(
-    runtime: &GlommioRuntime,
-    config: &NodeConfig,
-    server: CoreServer,
-    stopped: impl Future<Output = ()> + Clone + 'static,
-) -> std::io::Result<Rc<()>> {
-    let connections = Rc::new(());
-    let certificates = config.certificates.as_ref();
-    let acceptor = certificates.map(|found| Acceptor::watch(runtime, found)).transpose();
-    let acceptor = acceptor.map_err(std::io::Error::other)?;
-    let listener = Listener::bind(runtime, config.address)?;
-    let (spawner, open) = (runtime.clone(), connections.clone());
-    listener.serve(runtime, move |stream| {
-        let (server, stopped, open) = (server.clone(), stopped.clone(), open.clone());
-        let acceptor = acceptor.clone();
-        let peer = stream.peer_address().ip();
-        let admission = Admission::of(connections_of(&open));
-        if admission == Admission::Closed {
-            return;
-        }
-        spawner.spawn(async move {
-            match acceptor {
-                None => answer(&server, admission, HttpStream::new(stream), peer, stopped).await,
-                Some(acceptor) => {
-                    if let Some(stream) = acceptor.accept(stream).await {
-                        answer(&server, admission, stream, peer, stopped).await;
-                    }
-                }
-            }
-            drop(open);
-        });
-    });
-    Ok(connections)
-}
-
-async fn answer(
-    server: &CoreServer,
-    admission: Admission,
-    stream: impl hyper::rt::Read + hyper::rt::Write + Unpin + 'static,
-    peer: IpAddr,
-    stopped: impl Future<Output = ()>,
-) {
-    match admission {
-        Admission::Served => server.serve_connection(stream, peer, stopped).await,
-        Admission::TurnedAway | Admission::Closed => server.turn_away(stream, stopped).await,
-    }
-}
-
-/// What becomes of a new connection.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Admission {
-    Served,
-    TurnedAway,
-    Closed,
-}
-
-impl Admission {
-    /// `open` counts the connections of the core, the new one included.
-    fn of(open: usize) -> Self {
-        match open {
-            _ if open <= CONNECTIONS_MAX => Self::Served,
-            _ if open <= CONNECTIONS_MAX + TURNED_AWAY_MAX => Self::TurnedAway,
-            _ => Self::Closed,
-        }
-    }
-}
-
-/// Open connections: the owners of the count but for the core and its listener.
-fn connections_of(connections: &Rc<()>) -> usize {
-    Rc::strong_count(connections).saturating_sub(2)
-}
-
 /// Waits for SIGTERM or SIGINT and tells every core.
 async fn await_signal(runtime: &GlommioRuntime, shared: &Shared) {
-    let signals = shared.signals.lock().expect("no core panicked here").take();
-    signals.expect("core 0 starts once").arrived(runtime).await;
+    shared.signals.arrived(runtime).await;
     tracing::info!("stopping: requests under way are finished first");
     for core in 0..shared.config.cores {
         // A second Stop finds the queue full, or nobody: the first one counts.
         let _ = shared.stops.post(CoreId(core), Stop);
-    }
-}
-
-/// Waits until the connections are closed, but not for ever. The listener itself holds one owner.
-async fn drain(runtime: &GlommioRuntime, connections: &Rc<()>) {
-    let deadline = runtime.now().plus(DRAIN);
-    while connections_of(connections) > 0 {
-        if runtime.now() >= deadline {
-            let open = connections_of(connections);
-            tracing::warn!(open, "connections cut off: they did not finish in time");
-            return;
-        }
-        runtime.sleep(DRAIN_LOOK).await;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn connections_beyond_the_limit_are_told_and_then_closed() {
-        assert_eq!(Admission::of(CONNECTIONS_MAX), Admission::Served);
-        assert_eq!(Admission::of(CONNECTIONS_MAX + 1), Admission::TurnedAway);
-        assert_eq!(Admission::of(CONNECTIONS_MAX + TURNED_AWAY_MAX), Admission::TurnedAway);
-        assert_eq!(Admission::of(CONNECTIONS_MAX + TURNED_AWAY_MAX + 1), Admission::Closed);
     }
 }

@@ -5,21 +5,27 @@ use std::sync::Arc;
 
 use basalt_engine::Error;
 use basalt_engine::runtime::{Options, StartError};
+use basalt_net::node::NodeIndex;
 use sha2::{Digest, Sha256};
 
+use crate::cluster::{Cluster, peer_key, topology_hash};
 use crate::config::{ServerConfig, Settings};
 use crate::node::drives::{self, Drive};
 use crate::node::formation::Refusal as FormationRefusal;
-use crate::node::{self, NodeConfig, StartFailure};
+use crate::node::{self, NodeConfig, Seat, StartFailure};
 use crate::refusal::Refusal;
+use crate::topology::this_node::{self, Listening};
+use crate::topology::{Place, Topology};
 use crate::{banner, credentials, memory, s3};
 
-/// Examines the drives and settles the root user. What an operator should know goes to the log.
+/// Finds out which node this is, examines its drives and settles the root user. What an operator should know goes to the log.
 pub fn prepare(settings: Settings) -> Result<ServerConfig, Refusal> {
     for warning in &settings.warnings {
         tracing::warn!("{warning}");
     }
-    let paths: Vec<PathBuf> = settings.topology.drives().cloned().collect();
+    let this = this_node(&settings)?;
+    let local = settings.topology.drives().filter(|place| place.node == this);
+    let paths: Vec<PathBuf> = local.map(|place| place.path.clone()).collect();
     let examination = drives::examine(&paths, settings.allow_buffered)?;
     for warning in &examination.warnings {
         tracing::warn!("{warning}");
@@ -29,9 +35,17 @@ pub fn prepare(settings: Settings) -> Result<ServerConfig, Refusal> {
         Some(given) => given,
         None => credentials::kept_or_made(&paths[0])?,
     };
+    let cluster = (settings.topology.nodes.len() > 1).then(|| Cluster {
+        nodes: settings.topology.nodes.clone(),
+        this,
+        topology_hash: topology_hash(&settings.topology, &settings.parity),
+        peer_key: peer_key(&credentials.user, &credentials.secret),
+        peer_address: settings.peer_address,
+    });
     Ok(ServerConfig {
+        sets: seats(&settings.topology, this, examination.drives),
+        cluster,
         topology: settings.topology,
-        drives: examination.drives,
         parity: settings.parity,
         credentials,
         users: settings.users,
@@ -46,6 +60,24 @@ pub fn prepare(settings: Settings) -> Result<ServerConfig, Refusal> {
     })
 }
 
+fn this_node(settings: &Settings) -> Result<NodeIndex, Refusal> {
+    if settings.topology.nodes.is_empty() {
+        return Ok(NodeIndex(0));
+    }
+    let listening = Listening { clients: settings.listen, peers: settings.peer_address };
+    this_node::find(&settings.topology, listening, settings.surroundings)
+}
+
+/// `drives` are those of `this` node, in the topology's order.
+pub fn seats(topology: &Topology, this: NodeIndex, drives: Vec<Drive>) -> Vec<Vec<Seat>> {
+    let mut drives = drives.into_iter();
+    let mut seat = |place: &Place| match place.node == this {
+        true => Seat::Here(drives.next().expect("every drive of this node was examined")),
+        false => Seat::There(place.node),
+    };
+    topology.sets().map(|set| set.iter().map(&mut seat).collect()).collect()
+}
+
 /// Serves until it is told to stop.
 pub fn serve(config: ServerConfig) -> Result<(), Refusal> {
     let node = node_config(&config);
@@ -57,7 +89,9 @@ pub fn serve(config: ServerConfig) -> Result<(), Refusal> {
 fn node_config(config: &ServerConfig) -> NodeConfig {
     let cores = Options::for_this_machine(0).cores;
     NodeConfig {
-        sets: config.sets().map(<[Drive]>::to_vec).collect(),
+        sets: config.sets.clone(),
+        names: names(&config.topology),
+        cluster: config.cluster.clone(),
         parity: config.parity.clone(),
         address: config.listen,
         certificates: config.certificates.clone(),
@@ -76,6 +110,11 @@ fn node_config(config: &ServerConfig) -> NodeConfig {
         public_metrics: config.public_metrics,
         upload_rest: config.upload_rest,
     }
+}
+
+fn names(topology: &Topology) -> Vec<Vec<String>> {
+    let of_set = |set: &[Place]| set.iter().map(|place| topology.name(place)).collect();
+    topology.sets().map(of_set).collect()
 }
 
 /// Tells servers apart in answers without telling their names.

@@ -11,13 +11,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
+
+/// What peers ask for by ALPN.
+pub const PEERS: &[u8] = b"basalt-peer";
 
 const CERTIFICATE: &str = "public.crt";
 const KEY: &str = "private.key";
@@ -68,8 +71,39 @@ impl Certificates {
             .map_err(|error| Unusable::new(&self.directory, error))?;
         let mut config =
             versions.with_no_client_auth().with_cert_resolver(Arc::new(ByName { pairs }));
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        config.alpn_protocols = vec![b"http/1.1".to_vec(), PEERS.to_vec()];
         Ok(Arc::new(config))
+    }
+
+    /// For connections to other nodes. They are trusted if an authority of `CAs`, of this machine, or
+    /// this node's own certificate vouches for them.
+    pub fn load_for_peers(&self) -> Result<Arc<ClientConfig>, Unusable> {
+        let mut roots = RootCertStore::empty();
+        // What cannot be read of the machine's own is for the other sources to make up for.
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        for file in self.authorities() {
+            let bytes = fs::read(&file).map_err(|error| Unusable::new(&file, error))?;
+            for certificate in CertificateDer::pem_slice_iter(&bytes) {
+                let certificate = certificate.map_err(|error| Unusable::new(&file, error))?;
+                roots.add(certificate).map_err(|error| Unusable::new(&file, error))?;
+            }
+        }
+        let versions = ClientConfig::builder_with_provider(Arc::new(default_provider()))
+            .with_safe_default_protocol_versions()
+            .map_err(|error| Unusable::new(&self.directory, error))?;
+        let mut config = versions.with_root_certificates(roots).with_no_client_auth();
+        config.alpn_protocols = vec![PEERS.to_vec()];
+        Ok(Arc::new(config))
+    }
+
+    /// The files of certificates to trust: this node's own, and those of `CAs`.
+    fn authorities(&self) -> Vec<PathBuf> {
+        let entries = fs::read_dir(self.directory.join(AUTHORITIES)).into_iter().flatten();
+        let files = entries.filter_map(|entry| Some(entry.ok()?.path()));
+        let mut found: Vec<PathBuf> = files.filter(|path| path.is_file()).collect();
+        found.push(self.directory.join(CERTIFICATE));
+        found.sort_unstable();
+        found
     }
 
     pub fn stamp(&self) -> Stamp {

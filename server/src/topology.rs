@@ -1,19 +1,26 @@
-//! Which drives there are and how they form pools and sets, from the arguments alone.
+//! Which drives there are, on which nodes, and how they form pools and sets, from the arguments
+//! alone.
 //!
 //! The order is part of what is stored: pools in the order of the arguments, drives in the order
-//! of expansion, and each set a run of consecutive drives.
+//! of expansion, and each set a run of consecutive drives. Nodes are numbered in the order in which
+//! the drives name them first, so every node numbers all of them alike.
 
 pub mod capacity;
 pub mod ellipses;
 pub mod endpoint;
+pub mod node_address;
 pub mod set_size;
 pub mod storage_class;
+pub mod this_node;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+
+use basalt_net::node::NodeIndex;
 
 use ellipses::Pattern;
 use endpoint::Endpoint;
+use node_address::NodeAddress;
 use set_size::{Shape, Unsizable};
 
 use crate::environment::Variable;
@@ -22,10 +29,22 @@ use crate::refusal::Refusal;
 
 /// No deployment has more drives: the sets that placement can tell apart, of the largest size.
 pub const DRIVES_MAX: usize = PARTITIONS as usize * basalt_engine::units::SET_DRIVES_MAX;
+/// As many as [`NodeIndex`] tells apart.
+pub const NODES_MAX: usize = 1 << 16;
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Topology {
     pub pools: Vec<Pool>,
+    /// Those that URLs name. Empty where drives are directories: those are on this node.
+    pub nodes: Vec<NodeAddress>,
+}
+
+/// Where a drive is.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Place {
+    /// The first where drives are directories.
+    pub node: NodeIndex,
+    pub path: PathBuf,
 }
 
 /// The drives of one argument; without ellipses, of all arguments.
@@ -33,54 +52,65 @@ pub struct Topology {
 pub struct Pool {
     /// As the operator wrote it.
     pub argument: String,
-    pub drives: Vec<PathBuf>,
+    pub drives: Vec<Place>,
     /// Drives in each set.
     pub set_drives: usize,
 }
 
 impl Pool {
-    pub fn sets(&self) -> impl ExactSizeIterator<Item = &[PathBuf]> {
+    pub fn sets(&self) -> impl ExactSizeIterator<Item = &[Place]> {
         self.drives.chunks_exact(self.set_drives)
     }
 }
 
 impl Topology {
-    /// `set_drives` is the operator's choice of set size, if there is one.
+    /// `set_drives` is the operator's choice of set size, if there is one; `default_port` that of URLs
+    /// without a port.
     pub fn parse(
         arguments: &[String],
         set_drives: Option<usize>,
         working_directory: &Path,
+        default_port: u16,
     ) -> Result<Self, Refusal> {
         let groups = groups(arguments)?;
         let mut endpoints = Vec::new();
         for group in &groups {
             for text in &group.expanded {
-                endpoints.push(Endpoint::parse(text, working_directory)?);
+                endpoints.push(Endpoint::parse(text, working_directory, default_port)?);
             }
         }
         check_style(&endpoints)?;
-        check_duplicates(arguments, &endpoints)?;
-        check_one_node(&endpoints)?;
+        let (nodes, places) = numbered(endpoints)?;
+        check_duplicates(arguments, &nodes, &places)?;
 
-        let mut drives = endpoints.iter().map(|endpoint| endpoint.path().to_path_buf());
+        let mut places = places.into_iter();
         let mut pools = Vec::new();
         for group in groups {
-            let set_drives = group.set_drives(set_drives)?;
-            let drives: Vec<PathBuf> = drives.by_ref().take(group.expanded.len()).collect();
+            let drives: Vec<Place> = places.by_ref().take(group.expanded.len()).collect();
+            let set_drives = group.set_drives(&drives, set_drives)?;
             pools.push(Pool { argument: group.argument, drives, set_drives });
         }
-        let topology = Self { pools };
+        let topology = Self { pools, nodes };
         topology.check_number_of_sets()?;
         Ok(topology)
     }
 
+    /// What an operator calls a drive: its path, and with several nodes its URL.
+    pub fn name(&self, place: &Place) -> String {
+        let path = place.path.display();
+        match self.nodes.get(usize::from(place.node.0)) {
+            Some(node) if self.nodes.len() > 1 => format!("{node}{path}"),
+            _ => path.to_string(),
+        }
+    }
+
     /// All sets in the order that numbers them.
-    pub fn sets(&self) -> impl Iterator<Item = &[PathBuf]> {
+    pub fn sets(&self) -> impl Iterator<Item = &[Place]> {
         self.pools.iter().flat_map(Pool::sets)
     }
 
     /// All drives, set by set.
-    pub fn drives(&self) -> impl Iterator<Item = &PathBuf> {
+    pub fn drives(&self) -> impl Iterator<Item = &Place> {
         self.pools.iter().flat_map(|pool| &pool.drives)
     }
 
@@ -169,12 +199,14 @@ fn malformed_pattern(argument: &str, error: &ellipses::Malformed) -> Refusal {
 }
 
 impl Group {
-    fn set_drives(&self, wanted: Option<usize>) -> Result<usize, Refusal> {
-        let drives = self.expanded.len();
+    /// The size of the sets that the group's places form.
+    fn set_drives(&self, places: &[Place], wanted: Option<usize>) -> Result<usize, Refusal> {
+        let drives = places.len();
         if drives == 1 && self.leftmost.is_none() && wanted.is_none_or(|wanted| wanted == 1) {
             return Ok(1);
         }
-        let shape = Shape { drives, leftmost: self.leftmost, nodes: 1 };
+        let nodes: BTreeSet<NodeIndex> = places.iter().map(|place| place.node).collect();
+        let shape = Shape { drives, leftmost: self.leftmost, nodes: nodes.len() };
         set_size::set_size(shape, wanted).map_err(|error| self.unsizable(&error))
     }
 
@@ -205,7 +237,7 @@ impl Group {
 fn check_style(endpoints: &[Endpoint]) -> Result<(), Refusal> {
     let scheme = |endpoint: &Endpoint| match endpoint {
         Endpoint::Directory(_) => None,
-        Endpoint::Url { scheme, .. } => Some(*scheme),
+        Endpoint::Url(node, _) => Some(node.scheme),
     };
     let first = scheme(&endpoints[0]);
     let Some(other) = endpoints.iter().map(scheme).find(|other| *other != first) else {
@@ -225,16 +257,48 @@ fn check_style(endpoints: &[Endpoint]) -> Result<(), Refusal> {
     ))
 }
 
-fn check_duplicates(arguments: &[String], endpoints: &[Endpoint]) -> Result<(), Refusal> {
+/// The nodes in the order in which they are named first, and where each drive is.
+fn numbered(endpoints: Vec<Endpoint>) -> Result<(Vec<NodeAddress>, Vec<Place>), Refusal> {
+    let mut nodes = Vec::new();
+    let mut numbers = BTreeMap::new();
+    let mut places = Vec::new();
+    for endpoint in endpoints {
+        let (node, path) = match endpoint {
+            Endpoint::Directory(path) => (0, path),
+            Endpoint::Url(node, path) => {
+                let number = *numbers.entry(node).or_insert_with_key(|node| {
+                    nodes.push(node.clone());
+                    nodes.len() - 1
+                });
+                (number, path)
+            }
+        };
+        let Ok(node) = u16::try_from(node) else {
+            return Err(Refusal::usage(
+                "there are too many nodes",
+                format!("a deployment has at most {NODES_MAX}"),
+                "name fewer nodes, with more drives on each",
+            ));
+        };
+        places.push(Place { node: NodeIndex(node), path });
+    }
+    Ok((nodes, places))
+}
+
+fn check_duplicates(
+    arguments: &[String],
+    nodes: &[NodeAddress],
+    places: &[Place],
+) -> Result<(), Refusal> {
     let mut seen_arguments = BTreeSet::new();
     let twice = arguments.iter().find(|argument| !seen_arguments.insert(*argument));
     let mut seen = BTreeSet::new();
-    let name = |endpoint: &Endpoint| match endpoint {
-        Endpoint::Directory(path) => path.display().to_string(),
-        Endpoint::Url { authority, path, .. } => format!("{authority}{}", path.display()),
+    let name = |place: &Place| match nodes.get(usize::from(place.node.0)) {
+        Some(node) => format!("{node}{}", place.path.display()),
+        None => place.path.display().to_string(),
     };
     let twice =
-        twice.cloned().or_else(|| endpoints.iter().map(name).find(|n| !seen.insert(n.clone())));
+        twice.cloned().or_else(|| places.iter().find(|place| !seen.insert(*place)).map(name));
     match twice {
         None => Ok(()),
         Some(twice) => Err(Refusal::usage(
@@ -243,29 +307,6 @@ fn check_duplicates(arguments: &[String], endpoints: &[Endpoint]) -> Result<(), 
             "remove the repetition, also where two ellipses overlap",
         )),
     }
-}
-
-fn check_one_node(endpoints: &[Endpoint]) -> Result<(), Refusal> {
-    let authorities: BTreeSet<&str> = endpoints
-        .iter()
-        .filter_map(|endpoint| match endpoint {
-            Endpoint::Directory(_) => None,
-            Endpoint::Url { authority, .. } => Some(authority.as_str()),
-        })
-        .collect();
-    let remedy = match authorities.len() {
-        0 => return Ok(()),
-        1 => {
-            "name the directories alone: /mnt/drive{1...4} in place of \
-              http://node/mnt/drive{1...4}"
-        }
-        _ => "run one node with all its drives, named by directories: /mnt/drive{1...4}",
-    };
-    Err(Refusal::usage(
-        "drives named by URLs cannot be served",
-        "this release serves one node; several nodes come with a later one",
-        remedy,
-    ))
 }
 
 #[cfg(test)]

@@ -50,7 +50,14 @@ fn a_wrong_command_line_ends_with_two() {
         (&["server", "/data{1..4}"], "exactly three dots"),
         (&["server", "/a{1...4}", "/b"], "with and without ellipses"),
         (&["server", "/a", "/a/"], "more than once"),
-        (&["server", "http://node{1...4}/d{1...4}"], "this release serves one node"),
+        (
+            &["server", "http://node{1...4}/d{1...4}"],
+            "BASALT_ROOT_PASSWORD, the same on every node",
+        ),
+        (&["server", "http://n1/a", "https://n2/a"], "http and https are mixed"),
+        (&["server", "https://n{1...4}/d{1...4}"], "no certificate on this machine"),
+        (&["server", "--address", ":0", "http://n{1...4}/d{1...4}"], "port 0"),
+        (&["server", "--peer-address", ":9000", "/data"], "listens there too"),
         (&["server", "10.0.0.1:9000/d"], "without its scheme"),
         (&["server", "--address", "9000", "/data"], "no port"),
         (&["server", "--adress", ":9000", "/data"], "'--address'"),
@@ -61,6 +68,30 @@ fn a_wrong_command_line_ends_with_two() {
         assert_eq!(code, 2, "{arguments:?} said\n{said}");
         assert!(said.contains(expected), "{arguments:?} said\n{said}");
     }
+}
+
+#[test]
+fn a_node_that_is_none_of_those_named_ends() {
+    let place = tempfile::tempdir().unwrap();
+    let root = [("MINIO_ROOT_USER", "operator"), ("MINIO_ROOT_PASSWORD", "a good secret")];
+    // Below the test's own place, should one of them be taken for this machine after all.
+    let at = |host: &str, path: &str| format!("http://{host}{}{path}", place.path().display());
+    let here = |port: u16, path: &str| at(&format!("127.0.0.1:{port}"), path);
+    for (arguments, code, expected) in [
+        (vec![at("203.0.113.{1...4}", "/d{1...4}")], 1, "leads to an address of this machine"),
+        (vec![here(9001, "/a"), here(9002, "/b")], 1, "they listen at 9001, 9002"),
+        (vec![here(9001, "/d{1...2}")], 1, "they listen at 9001"),
+        (vec![here(9000, "/a"), here(9001, "/a")], 2, "directories of its own"),
+        (vec![at("127.0.0.{1...2}", "/d{1...2}")], 2, "directories of its own"),
+        (vec![here(9000, "/a"), at("127.0.0.2", "/b")], 1, "are both this node"),
+    ] {
+        let arguments: Vec<&str> =
+            std::iter::once("server").chain(arguments.iter().map(String::as_str)).collect();
+        let (ended, said) = refusal(place.path(), &arguments, &root);
+        assert_eq!(ended, code, "{arguments:?} said\n{said}");
+        assert!(said.contains(expected), "{arguments:?} said\n{said}");
+    }
+    assert_eq!(std::fs::read_dir(place.path()).unwrap().count(), 0, "nothing was made");
 }
 
 #[test]

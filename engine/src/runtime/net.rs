@@ -12,7 +12,7 @@ use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
-use std::net::{Shutdown, SocketAddr};
+use std::net::{IpAddr, Shutdown, SocketAddr, ToSocketAddrs};
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -111,6 +111,20 @@ fn lost_before_accept(error: &io::Error) -> bool {
         error.raw_os_error(),
         Some(libc::ECONNABORTED | libc::ECONNRESET | libc::ENOTCONN | libc::EINTR | libc::EPROTO)
     )
+}
+
+/// The addresses of a host, as of now. Looking up a name blocks; it does so on a thread of its own.
+pub async fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+    if let Ok(address) = host.parse::<IpAddr>() {
+        return Ok(vec![(address, port).into()]);
+    }
+    let host = host.to_owned();
+    let look_up = move || (host.as_str(), port).to_socket_addrs().map(Iterator::collect);
+    let found: Vec<SocketAddr> = glommio::executor().spawn_blocking(look_up).await?;
+    match found.is_empty() {
+        true => Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address")),
+        false => Ok(found),
+    }
 }
 
 /// A connection. Reading and writing take `&self`, so that one task reads while another writes;
@@ -363,6 +377,20 @@ mod tests {
             let error = outcome.expect_err("nobody reads");
             let expected = [io::ErrorKind::BrokenPipe, io::ErrorKind::ConnectionReset];
             assert!(expected.contains(&error.kind()), "{error}");
+        });
+    }
+
+    #[test]
+    fn names_and_addresses_resolve() {
+        on_one_core(|_| async move {
+            let of = |host| resolve(host, 9000);
+            assert_eq!(
+                of("127.0.0.1").await.expect("an address"),
+                ["127.0.0.1:9000".parse().unwrap()]
+            );
+            let local = of("localhost").await.expect("every machine has it");
+            assert!(local.iter().all(|address| address.ip().is_loopback()), "{local:?}");
+            assert!(of("no-such-host.invalid").await.is_err());
         });
     }
 

@@ -7,7 +7,7 @@
 use std::future::poll_fn;
 use std::io;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex};
 use std::task::Poll;
 use std::thread;
 
@@ -22,7 +22,8 @@ pub struct Signals {
 #[derive(Default)]
 struct Shared {
     arrived: AtomicU32,
-    listener: OnceLock<Arc<Doorbell>>,
+    /// Of the core that waits, touched only when it begins to and when a signal comes.
+    listener: Mutex<Option<Arc<Doorbell>>>,
 }
 
 impl Signals {
@@ -42,7 +43,8 @@ impl Signals {
             loop {
                 wait_for(&set);
                 told.arrived.fetch_add(1, Ordering::SeqCst);
-                if let Some(doorbell) = told.listener.get() {
+                let listener = told.listener.lock().expect("nobody panics with it").clone();
+                if let Some(doorbell) = listener {
                     doorbell.ring();
                 }
             }
@@ -51,10 +53,10 @@ impl Signals {
     }
 
     /// Ends when one of the signals has arrived, also before the call. Each call takes one signal,
-    /// so a second one can be told from the first. One core waits for signals.
+    /// so a second one can be told from the first. One core waits at a time: the one that began last.
     pub async fn arrived(&self, runtime: &GlommioRuntime) {
-        let listener = self.shared.listener.get_or_init(|| Arc::clone(&runtime.core.signal));
-        assert!(Arc::ptr_eq(listener, &runtime.core.signal), "one core waits for signals");
+        let doorbell = Arc::clone(&runtime.core.signal);
+        *self.shared.listener.lock().expect("nobody panics with it") = Some(doorbell);
         poll_fn(|context| {
             runtime.core.wake_at_bell(context.waker());
             let arrived = &self.shared.arrived;

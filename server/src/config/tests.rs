@@ -1,6 +1,8 @@
 use super::*;
 use crate::cli::{Cli, Command};
-use crate::node::drives::{State, Terms};
+use crate::node::drives::{Drive, State, Terms};
+use crate::start::seats;
+use basalt_net::node::NodeIndex;
 
 fn decide(arguments: &[&str], variables: &[(&str, &str)]) -> Result<Settings, Refusal> {
     let arguments = ["basalt", "server"].into_iter().chain(arguments.iter().copied());
@@ -11,7 +13,7 @@ fn decide(arguments: &[&str], variables: &[(&str, &str)]) -> Result<Settings, Re
 }
 
 fn first_drive(settings: &Settings) -> &Path {
-    settings.topology.drives().next().unwrap()
+    &settings.topology.drives().next().unwrap().path
 }
 
 #[test]
@@ -165,21 +167,50 @@ fn metrics_for_anybody() {
 fn capacity_is_that_of_the_drives() {
     const TIB: u64 = 1 << 40;
     let settings = decide(&["/data{1...32}"], &[("MINIO_STORAGE_CLASS_STANDARD", "EC:6")]).unwrap();
-    let drives = settings
-        .topology
-        .drives()
-        .map(|path| Drive {
-            path: path.clone(),
+    let config = first_node(settings, &[TIB; 32]);
+    assert_eq!(config.sets.len(), 2);
+    assert!(config.sets.iter().all(|set| set.len() == 16));
+    let expected = capacity::Capacity { raw_bytes: 32 * TIB, usable_bytes: 20 * TIB };
+    assert_eq!(config.capacity(), expected);
+}
+
+#[test]
+fn drives_of_other_nodes_are_assumed_to_be_like_those_here() {
+    const TIB: u64 = 1 << 40;
+    let one_set = decide(&["http://n{1...4}/d{1...2}"], &ROOT).unwrap();
+    let expected = capacity::Capacity { raw_bytes: 9 * TIB, usable_bytes: 4 * TIB };
+    assert_eq!(first_node(one_set, &[TIB, 2 * TIB]).capacity(), expected);
+    // Of the second set no drive is here.
+    let arguments = ["http://n1/a", "http://n1/b", "http://n2/a", "http://n2/b"];
+    let size = ("BASALT_ERASURE_SET_DRIVE_COUNT", "2");
+    let two_sets = decide(&arguments, &[ROOT[0], ROOT[1], size]).unwrap();
+    let expected = capacity::Capacity { raw_bytes: 5 * TIB, usable_bytes: 2 * TIB };
+    assert_eq!(first_node(two_sets, &[TIB, 2 * TIB]).capacity(), expected);
+}
+
+const ROOT: [(&str, &str); 2] =
+    [("BASALT_ROOT_USER", "operator"), ("BASALT_ROOT_PASSWORD", "a good secret")];
+
+/// What the first node runs with, its drives of these sizes.
+fn first_node(settings: Settings, space_bytes: &[u64]) -> ServerConfig {
+    let this = NodeIndex(0);
+    let local = settings.topology.drives().filter(|place| place.node == this);
+    let drives: Vec<Drive> = local
+        .zip(space_bytes)
+        .map(|(place, &space_bytes)| Drive {
+            path: place.path.clone(),
             state: State::Blank,
             device: 1,
             sharing: 1,
-            space_bytes: TIB,
+            made: false,
+            space_bytes,
             terms: Terms { allow_buffered: false, may_be_on_root: false },
         })
         .collect();
-    let config = ServerConfig {
+    ServerConfig {
+        sets: seats(&settings.topology, this, drives),
+        cluster: None,
         topology: settings.topology,
-        drives,
         parity: settings.parity,
         users: Vec::new(),
         credentials: Credentials {
@@ -195,11 +226,82 @@ fn capacity_is_that_of_the_drives() {
         domains: Default::default(),
         origins: Default::default(),
         output: Output::default(),
+    }
+}
+
+#[test]
+fn several_nodes_are_given_the_root_user() {
+    let refused = decide(&["http://n{1...4}/d{1...4}"], &[]).unwrap_err();
+    assert!(refused.remedy.contains("BASALT_ROOT_PASSWORD"), "{refused}");
+    let settings = decide(&["http://n{1...4}/d{1...4}"], &ROOT).unwrap();
+    assert_eq!(settings.topology.nodes.len(), 4);
+    assert!(settings.warnings.is_empty(), "{:?}", settings.warnings);
+    assert!(decide(&["http://n1/d{1...4}"], &[]).is_ok(), "one node makes them");
+}
+
+#[test]
+fn urls_have_the_port_of_the_address() {
+    let ports = |arguments: &[&str]| {
+        let nodes = decide(arguments, &ROOT).unwrap().topology.nodes;
+        nodes.iter().map(|node| node.port).collect::<Vec<_>>()
     };
-    assert_eq!(config.sets().count(), 2);
-    assert!(config.sets().all(|set| set.len() == 16));
-    let expected = capacity::Capacity { raw_bytes: 32 * TIB, usable_bytes: 20 * TIB };
-    assert_eq!(config.capacity(), expected);
+    let urls = ["http://a/d", "http://b:9100/d"];
+    assert_eq!(ports(&urls), [9000, 9100]);
+    assert_eq!(ports(&["--address", ":9200", urls[0], urls[1]]), [9200, 9100]);
+    let refused = decide(&["--address", ":0", urls[0], urls[1]], &ROOT).unwrap_err();
+    assert!(refused.cause.contains("port 0"), "{refused}");
+}
+
+#[test]
+fn peers_have_an_address_of_their_own_or_none() {
+    let nodes = "http://n{1...4}/d{1...4}";
+    let peers = |arguments: &[&str], variables: &[(&str, &str)]| {
+        let variables: Vec<_> = ROOT.iter().chain(variables).copied().collect();
+        decide(&[arguments, &[nodes]].concat(), &variables).map(|settings| settings.peer_address)
+    };
+    let variable = [("BASALT_PEER_ADDRESS", "10.0.0.1:9011")];
+    assert_eq!(peers(&[], &[]).unwrap(), None);
+    assert_eq!(peers(&[], &variable).unwrap(), Some("10.0.0.1:9011".parse().unwrap()));
+    let flag = ["--peer-address", "10.0.0.1:9010"];
+    assert_eq!(peers(&flag, &variable).unwrap(), Some("10.0.0.1:9010".parse().unwrap()));
+    for arguments in [
+        &["--peer-address", ":9000"][..],
+        &["--peer-address", "10.0.0.1:9000"],
+        &["--peer-address", "10.0.0.1:80", "--address", "10.0.0.1:80"],
+        &["--peer-address", ":9001", "--console-address", "10.0.0.1:9001"],
+    ] {
+        assert!(peers(arguments, &[]).unwrap_err().cause.contains("listens there too"));
+    }
+    assert!(peers(&["--peer-address", "10.0.0.1:80", "--address", "10.0.0.2:80"], &[]).is_ok());
+    assert!(peers(&["--peer-address", "9010"], &[]).unwrap_err().cause.contains("no port"));
+    let alone = decide(&["--peer-address", ":9010", "/data"], &[]).unwrap();
+    assert!(alone.warnings[0].contains("--peer-address"), "{:?}", alone.warnings);
+}
+
+#[test]
+fn urls_and_certificates_say_the_same() {
+    let place = tempfile::tempdir().unwrap();
+    let directory = place.path().to_str().unwrap();
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    std::fs::write(place.path().join("public.crt"), made.cert.pem()).unwrap();
+    std::fs::write(place.path().join("private.key"), made.signing_key.serialize_pem()).unwrap();
+    let with = |url: &str| decide(&["-S", directory, url], &ROOT);
+    let without = |url: &str| decide(&[url], &ROOT);
+    assert!(with("https://n{1...4}/d{1...4}").is_ok());
+    assert!(without("http://n{1...4}/d{1...4}").is_ok());
+    let refused = with("http://n{1...4}/d{1...4}").unwrap_err();
+    assert!(refused.remedy.contains("write https"), "{refused}");
+    let refused = without("https://n{1...4}/d{1...4}").unwrap_err();
+    assert!(refused.remedy.contains("write http"), "{refused}");
+}
+
+#[test]
+fn a_node_that_a_set_cannot_do_without_is_said() {
+    let warnings = |argument| decide(&[argument], &ROOT).unwrap().warnings;
+    assert!(warnings("http://n{1...4}/d{1...4}").is_empty());
+    let crowded = warnings("http://n{1...2}/d{1...8}");
+    assert!(crowded[0].contains("http://n1:9000 has 8 drives of set 0"), "{crowded:?}");
+    assert!(warnings("http://n1/d{1...8}").is_empty(), "there is one node only");
 }
 
 #[test]

@@ -116,6 +116,17 @@ pub enum Waiting {
     Identities { set: SetIndex, shown: usize, needed: usize, nodes: Vec<NodeIndex> },
 }
 
+impl Waiting {
+    /// The nodes that are waited for.
+    pub fn nodes(&self) -> Vec<NodeIndex> {
+        match self {
+            Self::Nodes(nodes) | Self::Identities { nodes, .. } => nodes.clone(),
+            Self::Drive { node, .. } => vec![*node],
+            Self::Founder => vec![FOUNDER],
+        }
+    }
+}
+
 impl fmt::Display for Waiting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt::{Display, Write};
-use std::path::PathBuf;
 use std::rc::Rc;
 
 use basalt_engine::request::DriveStatus;
@@ -28,17 +27,15 @@ pub(super) struct Pages {
 struct Place {
     server: String,
     /// By set and position.
-    paths: Vec<Vec<PathBuf>>,
+    names: Vec<Vec<String>>,
     parity: Vec<ClassParity>,
 }
 
 impl Pages {
     pub(super) fn new(config: &NodeConfig, gathering: Gathering) -> Self {
-        let paths =
-            |drives: &Vec<super::Drive>| drives.iter().map(|one| one.path.clone()).collect();
         let place = Place {
             server: config.address.to_string(),
-            paths: config.sets.iter().map(paths).collect(),
+            names: config.names.clone(),
             parity: config.parity.clone(),
         };
         Self { place: Rc::new(place), gathering }
@@ -74,7 +71,7 @@ impl Pages {
 impl Place {
     fn cluster(&self, sets: &[SetState], is_good: bool, text: &mut Text) {
         let online: usize = sets.iter().map(|set| set.drives.len()).sum();
-        let total: usize = self.paths.iter().map(Vec::len).sum();
+        let total: usize = self.names.iter().map(Vec::len).sum();
         let bytes = |of: fn(&DriveStatus) -> u64| {
             let raw = |set: &SetState| set.drives.iter().map(|(_, drive)| of(drive)).sum::<u64>();
             let data = |set: &SetState| {
@@ -142,11 +139,10 @@ impl Place {
             text.family(name, help, "gauge");
             for set in sets {
                 for (position, drive) in &set.drives {
-                    let path =
-                        self.paths[usize::from(set.set.0)][usize::from(position.0)].display();
+                    let place = &self.names[usize::from(set.set.0)][usize::from(position.0)];
                     let labels: [(&str, &dyn Display); 4] = [
                         ("server", &self.server),
-                        ("drive", &path),
+                        ("drive", place),
                         ("set", &set.set.0),
                         ("position", &position.0),
                     ];
@@ -155,7 +151,7 @@ impl Place {
             }
         }
         let online: usize = sets.iter().map(|set| set.drives.len()).sum();
-        let total: usize = self.paths.iter().map(Vec::len).sum();
+        let total: usize = self.names.iter().map(Vec::len).sum();
         for (name, help, value) in [
             ("minio_node_drive_online_total", "Drives of the node that answer.", online),
             ("minio_node_drive_offline_total", "Drives of the node that do not.", total - online),

@@ -17,9 +17,12 @@ use basalt_engine::runtime::net::TcpStream;
 use basalt_engine::seam::{Clock, Spawn};
 use futures_util::future::{Either, select};
 use hyper::rt::{Read, ReadBufCursor, Write};
-use rustls::{ServerConfig, ServerConnection};
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, Connection, ServerConfig, ServerConnection};
 
-use crate::tls::{Certificates, Unusable};
+use basalt_net::link::Stream;
+
+use crate::tls::{Certificates, PEERS, Unusable};
 
 /// Between two looks at the files.
 const LOOK: Duration = Duration::from_secs(5);
@@ -80,7 +83,7 @@ impl Acceptor {
     /// could be.
     pub(super) async fn accept(&self, stream: TcpStream) -> Option<SecureStream> {
         let config = self.config.borrow().clone();
-        let mut stream = SecureStream::new(stream, config)?;
+        let mut stream = SecureStream::accepting(stream, config)?;
         let outcome = {
             let handshake = std::pin::pin!(stream.handshake());
             let limit = std::pin::pin!(self.clock.sleep(HANDSHAKE));
@@ -101,7 +104,7 @@ impl Acceptor {
 
 pub(super) struct SecureStream {
     stream: TcpStream,
-    tls: ServerConnection,
+    tls: Connection,
     /// Received bytes, of which `waiting` were not given to `tls` yet.
     incoming: Box<[u8]>,
     waiting: std::ops::Range<usize>,
@@ -109,17 +112,34 @@ pub(super) struct SecureStream {
 }
 
 impl SecureStream {
-    fn new(stream: TcpStream, config: Arc<ServerConfig>) -> Option<Self> {
-        let mut tls = match ServerConnection::new(config) {
-            Ok(tls) => tls,
-            Err(error) => {
-                tracing::error!(%error, "no TLS connection can be made");
-                return None;
-            }
-        };
+    fn new(stream: TcpStream, mut tls: Connection) -> Self {
         tls.set_buffer_limit(Some(OUTGOING_BYTES_MAX));
         let incoming = vec![0; INCOMING_BYTES].into_boxed_slice();
-        Some(Self { stream, tls, incoming, waiting: 0..0, closing: false })
+        Self { stream, tls, incoming, waiting: 0..0, closing: false }
+    }
+
+    fn accepting(stream: TcpStream, config: Arc<ServerConfig>) -> Option<Self> {
+        match ServerConnection::new(config) {
+            Ok(tls) => Some(Self::new(stream, tls.into())),
+            Err(error) => {
+                tracing::error!(%error, "no TLS connection can be made");
+                None
+            }
+        }
+    }
+
+    /// Makes a connection to a node secure, and checks that it is the node called `name`.
+    pub(super) async fn connect(
+        stream: TcpStream,
+        config: Arc<ClientConfig>,
+        name: &str,
+    ) -> io::Result<Self> {
+        let name = ServerName::try_from(name.to_owned()).map_err(io::Error::other)?;
+        let tls = ClientConnection::new(config, name).map_err(io::Error::other)?;
+        let mut stream = Self::new(stream, tls.into());
+        poll_fn(|context| stream.poll_send(context)).await?;
+        stream.finish_handshake().await?;
+        Ok(stream)
     }
 
     async fn handshake(&mut self) -> io::Result<()> {
@@ -131,10 +151,44 @@ impl SecureStream {
             self.stream.write_all(NOT_SECURE).await?;
             return Err(io::Error::other("it is not TLS"));
         }
+        self.finish_handshake().await
+    }
+
+    async fn finish_handshake(&mut self) -> io::Result<()> {
         while self.tls.is_handshaking() {
             poll_fn(|context| self.poll_decrypt(context)).await?;
         }
         poll_fn(|context| self.poll_send(context)).await
+    }
+
+    /// Whether it came to speak the peer protocol.
+    pub(super) fn is_of_peer(&self) -> bool {
+        self.tls.alpn_protocol() == Some(PEERS)
+    }
+
+    pub(super) fn for_peer(self) -> SecurePeer {
+        SecurePeer(RefCell::new(self))
+    }
+
+    /// Fills the front of `buffer` with what was decrypted; 0 at the end.
+    fn poll_plain(
+        &mut self,
+        context: &mut Context<'_>,
+        buffer: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            match self.tls.reader().fill_buf() {
+                Ok(bytes) => {
+                    let count = bytes.len().min(buffer.len());
+                    buffer[..count].copy_from_slice(&bytes[..count]);
+                    self.tls.reader().consume(count);
+                    return Poll::Ready(Ok(count));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+            ready!(self.poll_decrypt(context))?;
+        }
     }
 
     /// Takes more bytes off the connection; answers how many, 0 at its end.
@@ -180,6 +234,25 @@ impl SecureStream {
             }
         }
         Poll::Ready(Ok(()))
+    }
+}
+
+/// A secure connection between nodes. Both directions are moved by one task.
+pub(super) struct SecurePeer(RefCell<SecureStream>);
+
+impl Stream for SecurePeer {
+    async fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        poll_fn(|context| self.0.borrow_mut().poll_plain(context, buffer)).await
+    }
+
+    async fn write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        let write = |context: &mut Context<'_>| {
+            Pin::new(&mut *self.0.borrow_mut()).poll_write_vectored(context, slices)
+        };
+        let taken = poll_fn(write).await?;
+        // Nothing waits encrypted while there is nothing more to say.
+        poll_fn(|context| self.0.borrow_mut().poll_send(context)).await?;
+        Ok(taken)
     }
 }
 

@@ -4,36 +4,28 @@
 use std::net::IpAddr;
 use std::path::{Component, Path, PathBuf};
 
+use super::node_address::{NodeAddress, Scheme};
 use crate::refusal::Refusal;
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Endpoint {
     /// An absolute path. `..` is left in it; what it leads to is compared when it is opened.
     Directory(PathBuf),
-    Url {
-        scheme: Scheme,
-        /// Host and port as they are written.
-        authority: String,
-        path: PathBuf,
-    },
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Scheme {
-    Http,
-    Https,
+    /// An absolute path, without `..`, on a node.
+    Url(NodeAddress, PathBuf),
 }
 
 impl Endpoint {
-    /// `working_directory` is what relative paths begin at.
-    pub fn parse(text: &str, working_directory: &Path) -> Result<Self, Refusal> {
+    /// `working_directory` is what relative paths begin at, `default_port` that of a URL without one.
+    pub fn parse(text: &str, working_directory: &Path, default_port: u16) -> Result<Self, Refusal> {
         match text.split_once("://") {
-            Some((scheme, rest)) => url(text, scheme, rest),
+            Some((scheme, rest)) => url(text, scheme, rest, default_port),
             None if has_lost_its_scheme(text) => Err(Refusal::usage(
                 format!("`{text}` is not a drive"),
                 "it looks like a URL without its scheme, http or https",
                 format!(
-                    "name a directory of this node; one that is really called so is `./{text}`"
+                    "name a drive of a node as http://HOST:PORT/DIRECTORY, or a directory of this \
+                     node; one that is really called so is `./{text}`"
                 ),
             )),
             None => directory(text, working_directory),
@@ -42,7 +34,7 @@ impl Endpoint {
 
     pub fn path(&self) -> &Path {
         match self {
-            Self::Directory(path) | Self::Url { path, .. } => path,
+            Self::Directory(path) | Self::Url(_, path) => path,
         }
     }
 }
@@ -61,7 +53,7 @@ fn directory(text: &str, working_directory: &Path) -> Result<Endpoint, Refusal> 
     Ok(Endpoint::Directory(path))
 }
 
-fn url(text: &str, scheme: &str, rest: &str) -> Result<Endpoint, Refusal> {
+fn url(text: &str, scheme: &str, rest: &str, default_port: u16) -> Result<Endpoint, Refusal> {
     let refused = |cause: &str| {
         let remedy = "write it as http://HOST:PORT/DIRECTORY";
         Refusal::usage(format!("`{text}` is not the URL of a drive"), cause, remedy)
@@ -72,17 +64,18 @@ fn url(text: &str, scheme: &str, rest: &str) -> Result<Endpoint, Refusal> {
         _ => return Err(refused("its scheme is neither http nor https")),
     };
     let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-    if authority.is_empty() || authority.starts_with(':') {
-        return Err(refused("it names no host"));
+    if authority.contains('@') || rest.contains(['?', '#', '%']) {
+        return Err(refused("it has a user, a query, a fragment or an escaped character"));
     }
-    if authority.contains('@') || rest.contains(['?', '#']) {
-        return Err(refused("it has a user, a query or a fragment"));
-    }
+    let node = NodeAddress::parse(scheme, authority, default_port).map_err(refused)?;
     let path: PathBuf = Path::new(path).components().collect();
+    if path.components().any(|part| matches!(part, Component::ParentDir)) {
+        return Err(refused("its path has `..`, and where that leads only its own node knows"));
+    }
     if path.file_name().is_none() {
         return Err(refused("its path is empty or the root directory"));
     }
-    Ok(Endpoint::Url { scheme, authority: authority.to_owned(), path })
+    Ok(Endpoint::Url(node, path))
 }
 
 /// `10.0.0.1`, `10.0.0.1:9000/data`, `[::1]:9000/data`, `node1:9000/data`: nobody means a directory.
@@ -104,7 +97,7 @@ mod tests {
     use super::*;
 
     fn parse(text: &str) -> Result<Endpoint, Refusal> {
-        Endpoint::parse(text, Path::new("/work"))
+        Endpoint::parse(text, Path::new("/work"), 9000)
     }
 
     #[test]
@@ -144,12 +137,13 @@ mod tests {
 
     #[test]
     fn urls() {
-        let Endpoint::Url { scheme, authority, path } = parse("https://n1:9000/mnt/d1/").unwrap()
-        else {
-            panic!("a URL");
-        };
-        assert_eq!((scheme, authority.as_str()), (Scheme::Https, "n1:9000"));
-        assert_eq!(path, Path::new("/mnt/d1"));
+        let node = |port| NodeAddress { scheme: Scheme::Https, host: "n1".into(), port };
+        for (text, port, path) in [
+            ("https://n1:9001/mnt/d1/", 9001, "/mnt/d1"),
+            ("https://n1/mnt//./d1", 9000, "/mnt/d1"),
+        ] {
+            assert_eq!(parse(text).unwrap(), Endpoint::Url(node(port), path.into()), "{text}");
+        }
         for (text, cause) in [
             ("ftp://n1/d", "scheme"),
             ("http:///d", "no host"),
@@ -158,6 +152,10 @@ mod tests {
             ("http://n1/", "empty or the root"),
             ("http://u@n1/d", "a user"),
             ("http://n1/d?x", "a query"),
+            ("http://n1/d%20x", "an escaped"),
+            ("http://n1/a/../d", "`..`"),
+            ("http://n1:0/d", "port"),
+            ("http://fd00::1/d", "in brackets"),
         ] {
             assert!(parse(text).unwrap_err().cause.contains(cause), "{text}");
         }

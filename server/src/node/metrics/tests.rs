@@ -5,10 +5,10 @@ use basalt_net::quorum::Quorums;
 use super::*;
 
 fn place() -> Place {
-    let path = |number: usize| PathBuf::from(format!("/d\"{number}"));
+    let name = |number: usize| format!("/d\"{number}");
     Place {
         server: "127.0.0.1:9000".to_owned(),
-        paths: vec![(0..4).map(path).collect()],
+        names: vec![(0..4).map(name).collect()],
         parity: vec![ClassParity { standard: 2, reduced_redundancy: 1 }],
     }
 }
