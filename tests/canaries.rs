@@ -260,34 +260,6 @@ fn no_epoch_fence() {
     find("no epoch fence", unfenced, Quorums::of, replacements);
 }
 
-/// Nodes that hurry, and whose links break. Some have no drive of their own, which nothing is lost to.
-fn broken_links(options: &mut Options) {
-    races(options);
-    options.shape(4, 1, 2, 1);
-    options.shaky_start = false;
-    options.workload.pause = Duration::from_millis(5);
-    options.workload.operations = 20;
-    options.faults = vec![Fault::Loss, Fault::Loss, Fault::Loss, Fault::CutLink];
-    options.strikes = 12;
-    options.strike_interval = Duration::from_millis(20);
-}
-
-/// Says that what was not answered was not done. In the words of a full drive: "unavailable" is taken for
-/// what may have been done all the same, since a drive may fail in the middle of it.
-struct NotDone;
-
-impl Tamper for NotDone {
-    fn unanswered(&self) -> Option<Reply> {
-        Some(Reply::Failed(Error::Full { free_bytes: 0, capacity_bytes: 0 }))
-    }
-}
-
-#[test]
-fn an_answer_lost_taken_for_a_refusal() {
-    let not_done = || -> Option<Rc<dyn Tamper>> { Some(Rc::new(NotDone)) };
-    find_in_cluster("what was sent and not answered taken for not done", not_done, broken_links);
-}
-
 /// Nodes that start know the first map of each set only, and so do their drives.
 #[derive(Default)]
 struct Forgetful {
