@@ -34,7 +34,7 @@ pub(crate) struct Options {
     /// Clusters of several nodes in place of a single server
     #[arg(long)]
     nodes: bool,
-    /// 2+2 only and few cycles; for every change
+    /// 2+2 only and few cycles; of clusters fewer shapes and one fault of each kind; for every change
     #[arg(long)]
     short: bool,
     /// How often the server is killed, for each layout [default: 100, short: 8]; of a cluster, how many
@@ -140,7 +140,7 @@ fn run_nodes(options: &Options, program: &Path, seed: u64) -> Result<Verdict> {
         verdict += in_folder(options, |folder| match phase {
             Phase::Quorum => quorum::run(program, folder, seed),
             Phase::Neighbours => neighbours::run(program, folder, seed),
-            Phase::Layouts => layouts::run(program, folder, seed),
+            Phase::Layouts => layouts::run(program, folder, seed, options.short),
             _ => faults::run(program, folder, seed, options.short, options.cycles),
         })?;
     }
