@@ -289,7 +289,7 @@ impl Here {
     async fn serve(self, stream: impl Stream, to_peers: ToPeers) {
         let ToPeers { identity, credit_bytes } = to_peers;
         let runtime = self.runtime.clone();
-        match service::serve(runtime, stream, identity, credit_bytes, Rc::new(self)).await {
+        match service::serve(runtime, stream, identity, credit_bytes, Rc::new(self), ()).await {
             (Some(peer), ended) => tracing::debug!(?peer, %ended, "a peer's connection ended"),
             (None, ended) => tracing::warn!(%ended, "a node was refused as a peer"),
         }
