@@ -31,8 +31,9 @@ pub enum Envelope {
 pub type Serve = Rc<dyn Fn(SetIndex, DriveIndex, Request) -> LocalBoxFuture<'static, Reply>>;
 
 /// Sends requests for the drives that another node has of a set.
-pub type Forward =
-    Rc<dyn Fn(NodeIndex, SetIndex, Vec<(DriveIndex, Request)>, UnboundedSender<(DriveIndex, Reply)>)>;
+pub type Forward = Rc<
+    dyn Fn(NodeIndex, SetIndex, Vec<(DriveIndex, Request)>, UnboundedSender<(DriveIndex, Reply)>),
+>;
 
 /// Who answers for a drive.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -76,9 +77,8 @@ impl CoreMailbox {
     /// For another node: as [`Mailbox::send`], to drives of this node alone.
     pub fn send_to_own(&self, set: SetIndex, requests: Vec<(DriveIndex, Request)>) -> Replies {
         let owners = self.shared.owners.get(usize::from(set.0)).map_or(&[][..], |owners| owners);
-        let is_own = |drive: &DriveIndex| {
-            matches!(owners.get(usize::from(drive.0)), Some(Owner::Core(_)))
-        };
+        let is_own =
+            |drive: &DriveIndex| matches!(owners.get(usize::from(drive.0)), Some(Owner::Core(_)));
         let (own, strange): (Vec<_>, Vec<_>) =
             requests.into_iter().partition(|(drive, _)| is_own(drive));
         let (answers, refused) = Replies::channel();

@@ -172,7 +172,9 @@ impl SimMailbox {
         );
         if sent == Err(NotSent) {
             let error = Error::Unavailable { reason: "the node does not answer" };
-            core.schedule(Duration::ZERO, move || take(&failed)(Some((Reply::Failed(error), None))));
+            core.schedule(Duration::ZERO, move || {
+                take(&failed)(Some((Reply::Failed(error), None)))
+            });
         }
     }
 }

@@ -384,7 +384,10 @@ mod tests {
     fn names_and_addresses_resolve() {
         on_one_core(|_| async move {
             let of = |host| resolve(host, 9000);
-            assert_eq!(of("127.0.0.1").await.expect("an address"), ["127.0.0.1:9000".parse().unwrap()]);
+            assert_eq!(
+                of("127.0.0.1").await.expect("an address"),
+                ["127.0.0.1:9000".parse().unwrap()]
+            );
             let local = of("localhost").await.expect("every machine has it");
             assert!(local.iter().all(|address| address.ip().is_loopback()), "{local:?}");
             assert!(of("no-such-host.invalid").await.is_err());

@@ -74,4 +74,3 @@ async fn found_drives(
     tracing::info!(deployment = %plan.deployment, drives = founded.len(), "deployment formed");
     Ok(())
 }
-

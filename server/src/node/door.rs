@@ -139,8 +139,7 @@ impl<F: Future<Output = ()> + Clone + 'static> Door<F> {
         let Some(peers) = self.peers.clone() else { return };
         let ForPeers { identity, credit_bytes, serving } = peers;
         let runtime = self.runtime.clone();
-        let (peer, ended) =
-            service::serve(runtime, stream, identity, credit_bytes, serving).await;
+        let (peer, ended) = service::serve(runtime, stream, identity, credit_bytes, serving).await;
         match (peer, ended) {
             (Some(peer), ended) => tracing::debug!(?peer, %ended, "a peer's connection ended"),
             (None, ended) => tracing::warn!(%ended, "a node was refused as a peer"),

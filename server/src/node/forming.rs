@@ -189,7 +189,9 @@ impl Starting {
                 match answer {
                     Some(CallAnswer::Done) => {}
                     Some(CallAnswer::Refused(reason)) => return Err(format!("{name}: {reason}")),
-                    Some(CallAnswer::Seats(_)) => return Err(format!("{name} answers oddly")),
+                    Some(CallAnswer::Seats(_) | CallAnswer::Description(_)) => {
+                        return Err(format!("{name} answers oddly"));
+                    }
                     None => return Err(format!("{name} does not answer")),
                 }
             }
@@ -284,6 +286,7 @@ impl Here {
             Call::Mark { ticket, deployment } => {
                 self.mark(ticket, deployment).await.map(|()| CallAnswer::Done)
             }
+            Call::Describe => Err("this node does not serve yet".to_owned()),
         };
         carried_out.unwrap_or_else(CallAnswer::Refused)
     }
@@ -321,8 +324,7 @@ impl Here {
             let formatted = host.found(member.drive, map.clone()).await;
             formatted.map_err(|error| format!("{}: {error}", host.name()))
         });
-        let formatted: Result<Vec<()>, String> =
-            join_all(formatting).await.into_iter().collect();
+        let formatted: Result<Vec<()>, String> = join_all(formatting).await.into_iter().collect();
         self.ground.borrow_mut().formatted(ticket, formatted.is_ok());
         formatted.map(|_| ())
     }
