@@ -4,45 +4,70 @@
 
 #![expect(clippy::print_stdout, reason = "what was found is the result of these tests")]
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::Duration;
 
 use basalt_engine::Error;
-use basalt_engine::request::{Digest, Reply, Request};
-use basalt_engine::units::{DriveIndex, Epoch};
+use basalt_engine::request::{Digest, Reply, Request, SetMap};
+use basalt_engine::units::{DriveIndex, Epoch, SetIndex};
 use basalt_net::quorum::Quorums;
+use basalt_server::node::formation::Found;
 use basalt_tests::world::mailbox::{SimHost, Tamper};
 use basalt_tests::world::nemesis::Fault;
-use basalt_tests::world::{Options, run_with};
+use basalt_tests::world::{Options, Ran, run_cluster_with, run_with};
 
 const SEEDS: u64 = 10_000;
+
+type Adjust = fn(&mut Options);
+/// [`run_with`] or [`run_cluster_with`].
+type Run = fn(u64, Option<Rc<dyn Tamper>>, fn(usize) -> Quorums, Adjust) -> Ran;
 
 /// Runs seeds until one fails that does not fail without the mistake, and says which.
 fn find(
     name: &str,
     tamper: impl Fn() -> Option<Rc<dyn Tamper>>,
     quorums: fn(usize) -> Quorums,
-    adjust: fn(&mut Options),
+    adjust: Adjust,
+) {
+    find_in(run_with, name, tamper, quorums, adjust);
+}
+
+/// As [`find`], in a cluster.
+fn find_in_cluster(name: &str, tamper: impl Fn() -> Option<Rc<dyn Tamper>>, adjust: Adjust) {
+    find_in(run_cluster_with, name, tamper, Quorums::of, adjust);
+}
+
+fn find_in(
+    run: Run,
+    name: &str,
+    tamper: impl Fn() -> Option<Rc<dyn Tamper>>,
+    quorums: fn(usize) -> Quorums,
+    adjust: Adjust,
 ) {
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(|_| {}));
-    let fails = |run: &dyn Fn()| catch_unwind(AssertUnwindSafe(run)).is_err();
-    let found = (0..SEEDS).find(|seed| {
+    let failure = |run: &dyn Fn()| catch_unwind(AssertUnwindSafe(run)).err();
+    let found = (0..SEEDS).find_map(|seed| {
         let mistaken = || {
-            run_with(*seed, tamper(), quorums, adjust);
+            run(seed, tamper(), quorums, adjust);
         };
         let right = || {
-            run_with(*seed, None, Quorums::of, adjust);
+            run(seed, None, Quorums::of, adjust);
         };
-        fails(&mistaken) && !fails(&right)
+        let noticed = failure(&mistaken)?;
+        failure(&right).is_none().then_some((seed, noticed))
     });
     std::panic::set_hook(hook);
-    match found {
-        Some(seed) => println!("{name}: found by seed {seed}"),
-        None => panic!("{name}: not found in {SEEDS} seeds"),
-    }
+    let Some((seed, noticed)) = found else { panic!("{name}: not found in {SEEDS} seeds") };
+    let noticed = match noticed.downcast_ref::<String>() {
+        Some(text) => text,
+        None => noticed.downcast_ref::<&str>().copied().unwrap_or_default(),
+    };
+    let noticed = noticed.lines().next().unwrap_or_default();
+    println!("{name}: found by seed {seed}: {noticed}");
 }
 
 fn nothing() -> Option<Rc<dyn Tamper>> {
@@ -157,7 +182,7 @@ fn uncertified_reads() {
 fn a_corrupt_record_answered_as_absent() {
     let absent = lying_replies(|number, _, drive, reply| match reply {
         Reply::Digest(digest) if drive.0 == 0 && number % 3 == 0 => {
-            Reply::Digest(Digest { slots: Vec::new(), copy: None, ..digest })
+            Reply::Digest(Digest { slots: Default::default(), copy: None, ..digest })
         }
         other => other,
     });
@@ -233,4 +258,55 @@ fn no_epoch_fence() {
         Some(Rc::new(Lies { request, reply, replies: Cell::new(0) }))
     };
     find("no epoch fence", unfenced, Quorums::of, replacements);
+}
+
+/// Nodes that start know the first map of each set only, and so do their drives.
+#[derive(Default)]
+struct Forgetful {
+    first: RefCell<BTreeMap<SetIndex, SetMap>>,
+}
+
+impl Tamper for Forgetful {
+    fn found(&self, found: Found) -> Found {
+        let Found::Ours(mut identity) = found else { return found };
+        let mut first = self.first.borrow_mut();
+        let first = first.entry(identity.set).or_insert_with(|| identity.map.clone());
+        if identity.map.epoch < first.epoch {
+            *first = identity.map.clone();
+        }
+        // A newcomer cannot forget the map that names it.
+        if first.drives[usize::from(identity.position.0)].drive == identity.drive {
+            identity.map = first.clone();
+        }
+        Found::Ours(identity)
+    }
+    fn request(&self, host: &SimHost, _: DriveIndex, mut request: Request) -> Request {
+        if let Some(map) = host.map()
+            && let Request::Prepare { epoch, .. }
+            | Request::Accept { epoch, .. }
+            | Request::Learn { epoch, .. } = &mut request
+        {
+            *epoch = map.epoch;
+        }
+        request
+    }
+    fn reply(&self, _: &SimHost, _: DriveIndex, reply: Reply) -> Reply {
+        match reply {
+            Reply::Digest(digest) => Reply::Digest(Digest { epoch: Epoch(1), ..digest }),
+            other => other,
+        }
+    }
+}
+
+#[test]
+fn a_node_that_forgets_its_map() {
+    let forgets = || -> Option<Rc<dyn Tamper>> { Some(Rc::new(Forgetful::default())) };
+    find_in_cluster("a node that starts with the first map", forgets, |options| {
+        let nodes = options.nodes;
+        replacements(options);
+        options.nodes = nodes;
+        options.cores = 1;
+        options.shaky_start = false;
+        options.faults = vec![Fault::Exchange, Fault::KillOne, Fault::Unplug];
+    });
 }

@@ -1,10 +1,11 @@
-//! The simulation of a node over its drives: thousands of seeds, each a whole run.
+//! The simulation of a node over its drives, and of clusters: thousands of seeds, each a whole run. Seeds
+//! that have failed once are in `seeds.txt` and are run again each time.
 //!
 //! `BASALT_SEED=n` runs one seed, `BASALT_SEEDS=n` another number of them, `BASALT_FIRST=n` begins
 //! there; with `BASALT_GO_ON=1` a failing seed does not end the run.
 
 use std::cell::Cell;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use basalt_engine::sim::check_seeds;
 use basalt_net::quorum::Quorums;
@@ -13,6 +14,10 @@ use basalt_tests::world::nemesis::Fault;
 
 /// Seeds of a run without further orders.
 const SEEDS: u64 = 2_000;
+const CLUSTERS: u64 = 500;
+const BESIEGED: u64 = 150;
+/// Seeds that have failed once, and in which test.
+const FOUND: &str = include_str!("seeds.txt");
 /// One seed of so many is run twice, to see that nothing but the seed decides.
 const TWICE: u64 = 50;
 
@@ -29,6 +34,93 @@ fn every_seed_holds_the_invariants() {
         }
     });
     println!("{totals}");
+}
+
+#[test]
+fn every_seed_of_a_cluster_holds_the_invariants() {
+    trace();
+    let totals = Totals::default();
+    check_seeds("every_seed_of_a_cluster_holds_the_invariants", CLUSTERS, |seed| {
+        let ran = world::run_cluster(seed);
+        totals.add(&ran);
+        if seed % TWICE == 0 {
+            let again = world::run_cluster(seed);
+            assert_eq!(ran.event_hash, again.event_hash, "something besides the seed decides");
+        }
+    });
+    println!("{totals}");
+}
+
+/// Clients that take their time, while nodes die, are paused and lose each other all the time.
+fn besieged(seed: u64) -> world::Ran {
+    world::run_cluster_with(seed, None, Quorums::of, |options| {
+        options.workload.operations = 20;
+        options.workload.clients = options.workload.clients.max(3);
+        options.workload.pause = Duration::from_millis([400, 1_500, 4_000][seed as usize % 3]);
+        options.faults = Fault::OF_CLUSTERS.to_vec();
+        if seed.is_multiple_of(2) {
+            options.faults.extend([Fault::Kill, Fault::PowerCut, Fault::Unplug, Fault::Exchange]);
+        }
+        options.strikes = 12;
+        options.strike_interval = Duration::from_secs(2);
+        options.shaky_start = true;
+    })
+}
+
+#[test]
+fn a_besieged_cluster_holds_the_invariants() {
+    trace();
+    let totals = Totals::default();
+    check_seeds("a_besieged_cluster_holds_the_invariants", BESIEGED, |seed| {
+        totals.add(&besieged(seed));
+    });
+    println!("{totals}");
+}
+
+/// Five nodes of eight drives each, and thirty-two of twenty-four: short runs.
+#[test]
+fn large_clusters_hold_the_invariants() {
+    trace();
+    for (nodes, sets, drives, seeds) in [(5, 4, 10, 6), (32, 48, 16, 1)] {
+        let totals = Totals::default();
+        check_seeds("large_clusters_hold_the_invariants", seeds, |seed| {
+            let ran = world::run_cluster_with(seed, None, Quorums::of, |options| {
+                options.shape(nodes, sets, drives, 4);
+                options.cores = 1;
+                options.slow_disks = false;
+                options.workload.keys = 10;
+                options.workload.clients = 3;
+                options.workload.pause = Duration::from_millis(300);
+                options.faults = Fault::OF_CLUSTERS.to_vec();
+                options.strikes = 5;
+                options.strike_interval = Duration::from_secs(1);
+                options.shaky_start = false;
+            });
+            totals.add(&ran);
+        });
+        println!("{nodes} nodes, {} drives: {totals}", sets * drives);
+    }
+}
+
+/// Whatever has failed once.
+#[test]
+fn seeds_that_were_found_stay_good() {
+    trace();
+    let mut runs = 0;
+    for line in FOUND.lines().filter(|line| !line.starts_with('#') && !line.is_empty()) {
+        let mut words = line.split_whitespace();
+        let (Some(kind), Some(seed)) = (words.next(), words.next()) else { panic!("{line}") };
+        let seed: u64 = seed.parse().expect("a seed is a number");
+        println!("{line}");
+        match kind {
+            "node" => world::run(seed),
+            "cluster" => world::run_cluster(seed),
+            "besieged" => besieged(seed),
+            other => panic!("no test is called {other}"),
+        };
+        runs += 1;
+    }
+    assert!(runs > 0, "the list is empty");
 }
 
 /// Drives are exchanged in the middle of writes to sets that lack a drive: some of what was not yet
@@ -89,8 +181,8 @@ fn trace() {
     }
 }
 
-#[derive(Default)]
 struct Totals {
+    began: Instant,
     seeds: Cell<u64>,
     operations: Cell<u64>,
     took: Cell<Duration>,
@@ -100,6 +192,24 @@ struct Totals {
     lost: Cell<u64>,
     judged: Cell<u64>,
     longest_rest: Cell<Duration>,
+}
+
+impl Default for Totals {
+    #[expect(clippy::disallowed_methods, reason = "virtual time is compared with this one")]
+    fn default() -> Self {
+        Self {
+            began: Instant::now(),
+            seeds: Cell::default(),
+            operations: Cell::default(),
+            took: Cell::default(),
+            checked: Cell::default(),
+            given_up: Cell::default(),
+            unknown: Cell::default(),
+            lost: Cell::default(),
+            judged: Cell::default(),
+            longest_rest: Cell::default(),
+        }
+    }
 }
 
 impl Totals {
@@ -119,9 +229,12 @@ impl Totals {
 impl std::fmt::Display for Totals {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let hours = self.took.get().as_secs_f64() / 3600.0;
+        let real = self.began.elapsed().as_secs_f64();
+        let ratio = self.took.get().as_secs_f64() / real;
         write!(
             f,
-            "{} seeds, {} operations, {hours:.1} virtual hours; {} answers of drives judged; \
+            "{} seeds in {real:.0} s, {} operations, {hours:.1} virtual hours, {ratio:.0} times \
+             real time; {} answers of drives judged; \
              {} histories checked, {} given up; {} outcomes unknown without a fault; \
              {} unacknowledged versions lost; longest way to rest {:?}",
             self.seeds.get(),

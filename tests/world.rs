@@ -1,20 +1,23 @@
-//! A node over simulated drives, its clients and what goes wrong with it: one seed is one whole run,
-//! in one thread and virtual time. It runs the code that serves: the object layer, hosts, upkeep,
-//! membership, drives.
+//! Nodes over simulated drives, the links between them, their clients and what goes wrong: one seed is one
+//! whole run, in one thread and virtual time. It runs the code that serves: the object layer, hosts,
+//! upkeep, membership, drives, and what decides the start of nodes.
 //!
 //! A run: found the deployment; clients work while the nemesis strikes; everything is put right; the
-//! node has to come to rest within a bound; everything is read, with all drives and with as many of
-//! them harmed as each set has parity. Then the clients' histories are checked. Every answer of a drive
+//! nodes have to come to rest within a bound; everything is read, with all drives and with as many of
+//! them harmed as each set has parity, and with nodes gone. Then the clients' histories are checked. Every answer of a drive
 //! is judged when it is given, and all drives are looked at from time to time.
 
 pub mod clients;
+pub mod fleet;
 pub mod history;
 pub mod inspect;
 pub mod judge;
 pub mod mailbox;
 pub mod nemesis;
+pub mod network;
 pub mod node;
 pub mod place;
+pub mod start;
 pub mod versions;
 pub mod witness;
 
@@ -24,7 +27,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use basalt_engine::seam::{Clock, Moment, Spawn};
-use basalt_engine::sim::{Latency, Prng, SimRuntime, Simulation};
+use basalt_engine::sim::{Latency, Prng, SimRuntime, Simulation, WallSkew};
 
 use basalt_net::quorum::Quorums;
 use basalt_server::object::Versioning;
@@ -32,18 +35,20 @@ use futures_channel::oneshot;
 use futures_util::future::{Either, select};
 
 use clients::{Client, Shared, Weights, Workload};
+use fleet::{Fleet, Spread};
 use history::{Checked, Need};
-use mailbox::{Tamper, Wire};
+use mailbox::{Tamper, Wire, Wires};
 use nemesis::{Fault, Nemesis};
-use node::{Machine, Places};
+use node::Machine;
 use place::Place;
-use witness::Witness;
 
-/// After everything is put right, the node has to be at rest within this.
+/// After everything is put right, the nodes have to be at rest within this.
 const REST_MAX: Duration = Duration::from_secs(400);
+/// Nodes that serve and hear each other are connected within this.
+const LINKS_STAND: Duration = Duration::from_secs(2);
 /// A drive that is down for this long afterwards is exchanged.
 const EXCHANGE_AFTER: Duration = Duration::from_secs(30);
-/// Tasks of a node at rest, for each drive and altogether (I20).
+/// Tasks at rest, for each drive and for each node (I20).
 const TASKS_MAX: (usize, usize) = (8, 32);
 /// Steps of one run; far above what the longest takes.
 const STEPS_MAX: u64 = 60_000_000;
@@ -51,6 +56,7 @@ const STEPS_MAX: u64 = 60_000_000;
 /// Everything that a seed draws before a run begins.
 #[derive(Clone, Debug)]
 pub struct Options {
+    pub nodes: usize,
     pub sets: usize,
     pub drives: usize,
     pub parity: u8,
@@ -63,6 +69,10 @@ pub struct Options {
     pub slow_disks: bool,
     /// Segments that a drive has room for.
     pub segments: u64,
+    /// Things go wrong during the first start as well.
+    pub shaky_start: bool,
+    /// How far the wall clocks of each node are off.
+    pub skews: Vec<WallSkew>,
 }
 
 impl Options {
@@ -83,6 +93,7 @@ impl Options {
             }
         };
         Self {
+            nodes: 1,
             sets: if drives <= 6 && prng.below(6) == 0 { 2 } else { 1 },
             drives,
             parity,
@@ -94,7 +105,53 @@ impl Options {
             wire: draw_wire(prng),
             slow_disks: prng.below(5) == 0,
             segments: 60,
+            shaky_start: false,
+            skews: vec![WallSkew::default()],
         }
+    }
+
+    /// As [`Self::draw`], of two to four nodes.
+    pub fn draw_cluster(prng: &mut Prng) -> Self {
+        let mut options = Self::draw(prng);
+        let quiet = options.faults.is_empty();
+        options.nodes = 2 + prng.index(3);
+        let (drives, parity) = [
+            (2, 1),
+            (3, 1),
+            (4, 2),
+            (4, 2),
+            (4, 1),
+            (5, 2),
+            (6, 3),
+            (8, 4),
+            (8, 3),
+            (12, 4),
+            (16, 4),
+        ][prng.index(11)];
+        (options.drives, options.parity) = (drives, parity);
+        options.sets = if drives <= 6 && prng.below(4) == 0 { 2 } else { 1 };
+        options.cores = 1 + prng.index(2);
+        if !quiet {
+            let chance = [300_000, 600_000][prng.index(2)];
+            let more = Fault::OF_CLUSTERS.into_iter().filter(|_| prng.chance(chance));
+            options.faults.extend(more);
+            options.shaky_start = prng.below(4) == 0;
+        }
+        let skew = |_| match prng.below(3) {
+            0 => WallSkew::default(),
+            _ => WallSkew {
+                offset_ms: prng.below(400_000) as i64 - 200_000,
+                drift_ppm: prng.below(2_000) as i64 - 1_000,
+            },
+        };
+        options.skews = (0..options.nodes).map(skew).collect();
+        options
+    }
+
+    /// A fixed shape: so many nodes, each with a drive of every set or so.
+    pub fn shape(&mut self, nodes: usize, sets: usize, drives: usize, parity: u8) {
+        (self.nodes, self.sets, self.drives, self.parity) = (nodes, sets, drives, parity);
+        self.skews = vec![WallSkew::default(); nodes];
     }
 }
 
@@ -188,13 +245,49 @@ pub fn run_with(
     let mut prng = Prng::new(seed ^ 0x5e1_0000);
     let mut options = Options::draw(&mut prng);
     adjust(&mut options);
+    run_drawn(seed, prng, options, tamper, quorums)
+}
+
+/// Runs one seed of a cluster. Panics where an invariant does not hold.
+pub fn run_cluster(seed: u64) -> Ran {
+    run_cluster_with(seed, None, Quorums::of, |_| {})
+}
+
+/// As [`run_with`], of a cluster.
+pub fn run_cluster_with(
+    seed: u64,
+    tamper: Option<Rc<dyn Tamper>>,
+    quorums: fn(usize) -> Quorums,
+    adjust: impl FnOnce(&mut Options),
+) -> Ran {
+    let mut prng = Prng::new(seed ^ 0xc105_7e40_0000);
+    let mut options = Options::draw_cluster(&mut prng);
+    adjust(&mut options);
+    run_drawn(seed, prng, options, tamper, quorums)
+}
+
+fn run_drawn(
+    seed: u64,
+    mut prng: Prng,
+    options: Options,
+    tamper: Option<Rc<dyn Tamper>>,
+    quorums: fn(usize) -> Quorums,
+) -> Ran {
     let told = Told(format!("{options:?}"));
     let quiet = options.faults.is_empty();
     let simulation = Simulation::new(seed);
     simulation.set_step_budget(STEPS_MAX);
     let root = simulation.group();
-    let shared = Shared::new(options.workload.clone());
-    let machine = machine(&options, &mut prng, tamper, quorums, shared.witness.clone());
+    let shared = Shared::new(options.workload.clone(), options.nodes);
+    let seats = Spread { nodes: options.nodes, drives: options.drives };
+    let wires = Rc::new(Wires {
+        fleet: Fleet::new(root.clone(), seats),
+        drives: vec![options.drives; options.sets],
+        wire: Rc::new(RefCell::new(options.wire.clone())),
+        tamper,
+        witness: shared.witness.clone(),
+    });
+    let machine = machine(&options, &mut prng, wires, quorums);
     let script = script(root.clone(), machine, shared.clone(), options, prng);
     simulation.block_on(&root, script);
     let mut ran = Ran {
@@ -234,9 +327,8 @@ impl Drop for Told {
 fn machine(
     options: &Options,
     prng: &mut Prng,
-    tamper: Option<Rc<dyn Tamper>>,
+    wires: Rc<Wires>,
     quorums: fn(usize) -> Quorums,
-    witness: Rc<Witness>,
 ) -> Machine {
     let latency = match options.slow_disks {
         true => Latency::default().times(20),
@@ -256,9 +348,8 @@ fn machine(
         cores: options.cores,
         parity: options.parity,
         sizes: node::sizes(),
-        wire: Rc::new(RefCell::new(options.wire.clone())),
-        tamper,
-        witness,
+        wires,
+        skews: Rc::new(options.skews.clone()),
         quorums,
     }
 }
@@ -270,7 +361,7 @@ async fn script(
     options: Options,
     mut prng: Prng,
 ) {
-    let nemesis = Nemesis {
+    let mut nemesis = Nemesis {
         runtime: runtime.clone(),
         prng: prng.fork(),
         victims: (0..options.sets).map(|_| prng.index(options.drives)).collect(),
@@ -279,15 +370,17 @@ async fn script(
         faults: options.faults.clone(),
         interval: options.strike_interval,
     };
-    let places = nemesis.machine.places.clone();
+    let machine = nemesis.machine.clone();
+    let places = machine.places.clone();
     for (places, victim) in places.iter().zip(&nemesis.victims) {
         places[*victim].may_fail.set(true);
     }
-    nemesis.start().await;
+    nemesis.start(options.shaky_start).await;
     make_buckets(&shared).await;
     let running = Rc::new(Cell::new(options.workload.clients + 1));
     for number in 0..options.workload.clients {
-        let client = client(number, &runtime, &mut prng, &shared);
+        let mut client = client(number, &runtime, &mut prng, &shared);
+        client.hasty = options.nodes > 1;
         let running = running.clone();
         runtime.spawn(async move {
             client.run().await;
@@ -304,16 +397,31 @@ async fn script(
         runtime.sleep(pause).await;
         look(&shared).await;
     }
-    come_to_rest(&runtime, &shared, &places).await;
+    come_to_rest(&runtime, &shared, &machine).await;
     look(&shared).await;
     let readers = options.workload.clients;
     client(readers, &runtime, &mut prng, &shared).read_all().await;
+    if options.nodes > 1 {
+        let gone = nemesis::spared(&mut prng, &machine, options.survivable(), true);
+        without(&gone, &runtime, &shared, &machine, async {
+            client(readers, &runtime, &mut prng, &shared).read_all().await;
+        })
+        .await;
+        come_to_rest(&runtime, &shared, &machine).await;
+        let most = usize::from(options.parity).saturating_sub(1);
+        let gone = nemesis::spared(&mut prng, &machine, most, false);
+        without(&gone, &runtime, &shared, &machine, async {
+            client(readers, &runtime, &mut prng, &shared).write_all().await;
+        })
+        .await;
+        come_to_rest(&runtime, &shared, &machine).await;
+    }
     let away = nemesis::harm_settled(&mut prng, &places, options.survivable());
     client(readers, &runtime, &mut prng, &shared).read_all().await;
     if away {
         places.iter().flatten().for_each(|place| place.plug_in());
     }
-    come_to_rest(&runtime, &shared, &places).await;
+    come_to_rest(&runtime, &shared, &machine).await;
     look(&shared).await;
     judge_buckets(&runtime, &shared).await;
     let (lost, judged) = shared.witness.verdict();
@@ -325,16 +433,38 @@ async fn script(
             break;
         }
         assert!(attempt < 4, "the versions cannot be removed");
-        come_to_rest(&runtime, &shared, &places).await;
+        come_to_rest(&runtime, &shared, &machine).await;
     }
 }
 
+/// Does `work` while these nodes are gone.
+async fn without(
+    gone: &[usize],
+    runtime: &SimRuntime,
+    shared: &Rc<Shared>,
+    machine: &Machine,
+    work: impl Future<Output = ()>,
+) {
+    gone.iter().for_each(|node| fleet::kill(machine, shared, *node, false));
+    work.await;
+    gone.iter().for_each(|node| fleet::launch(machine, shared, runtime, *node));
+    fleet::all_serve(shared, runtime, REST_MAX).await;
+    // Those that came before are connected again.
+    runtime.sleep(LINKS_STAND).await;
+}
+
 fn client(number: usize, runtime: &SimRuntime, prng: &mut Prng, shared: &Rc<Shared>) -> Client {
-    Client { number, runtime: runtime.clone(), prng: prng.fork(), shared: shared.clone() }
+    Client {
+        number,
+        runtime: runtime.clone(),
+        prng: prng.fork(),
+        shared: shared.clone(),
+        hasty: false,
+    }
 }
 
 async fn make_buckets(shared: &Rc<Shared>) {
-    let node = shared.node.borrow().clone().expect("it was started");
+    let node = shared.serving().first().cloned().expect("it was started");
     let store = &node.stores[0];
     for bucket in [clients::BUCKETS[0], clients::BUCKETS[versions::KEEPS]] {
         store.create_bucket(bucket).await.expect("a sound node makes buckets");
@@ -349,15 +479,12 @@ async fn make_buckets(shared: &Rc<Shared>) {
 }
 
 async fn look(shared: &Rc<Shared>) {
-    let node = shared.node.borrow().clone();
-    if let Some(node) = node {
-        inspect::look(&node.hosts, &shared.witness).await;
-    }
+    inspect::look(&shared.hosts(), &shared.witness).await;
 }
 
 /// I15: nothing is live but in the buckets that are there.
 async fn judge_buckets(runtime: &SimRuntime, shared: &Rc<Shared>) {
-    let node = shared.node.borrow().clone().expect("it was started again");
+    let node = shared.serving().first().cloned().expect("it was started again");
     let (sender, receiver) = oneshot::channel();
     let store = node.stores[0].clone();
     node.cores[0].spawn(async move {
@@ -370,36 +497,41 @@ async fn judge_buckets(runtime: &SimRuntime, shared: &Rc<Shared>) {
         Either::Left((there, _)) => there.expect("the node lives"),
         Either::Right(_) => panic!("buckets are not told within {REST_MAX:?}"),
     };
-    let live = inspect::live_buckets(&node.hosts, &shared.witness).await;
+    let live = inspect::live_buckets(&shared.hosts(), &shared.witness).await;
     let dead: Vec<_> = live.difference(&there).collect();
     assert!(dead.is_empty(), "I15: objects are live in buckets that were deleted: {dead:?}");
 }
 
 /// Waits until nothing is left to do, and exchanges drives that ask for it.
-async fn come_to_rest(runtime: &SimRuntime, shared: &Rc<Shared>, places: &Places) {
+async fn come_to_rest(runtime: &SimRuntime, shared: &Rc<Shared>, machine: &Machine) {
     let healed = runtime.now();
     let deadline = healed.plus(REST_MAX);
     loop {
-        let node = shared.node.borrow().clone().expect("it was started again");
-        let unrest = inspect::unrest(&node.hosts, &shared.witness).await;
+        let hosts = shared.hosts();
+        let unrest = inspect::unrest(&hosts, &shared.witness).await;
         if unrest.is_empty() {
             shared.rest.set(runtime.now().since(healed));
             let (each, more) = TASKS_MAX;
             let tasks = runtime.task_count();
-            assert!(tasks <= each * node.hosts.len() + more, "I20: {tasks} tasks at rest");
-            let admitted: u64 = node.stores.iter().map(|store| store.admitted_bytes()).sum();
+            assert!(
+                tasks <= each * hosts.len() + more * machine.nodes(),
+                "I20: {tasks} tasks at rest"
+            );
+            let nodes = shared.serving();
+            let stores = nodes.iter().flat_map(|node| &node.stores);
+            let admitted: u64 = stores.map(|store| store.admitted_bytes()).sum();
             assert_eq!(admitted, 0, "I20: bytes of payload in memory at rest");
             return;
         }
         // An operator exchanges what is damaged, and what does not come back by itself.
         let gone = runtime.now().since(healed) >= EXCHANGE_AFTER;
-        for ((set, position), (_, host)) in node.hosts.iter() {
+        for ((set, position), (_, host)) in hosts.iter() {
             let hopeless = match host.drive() {
                 Some(drive) => drive.damaged().is_some(),
                 None => gone,
             };
             if hopeless {
-                places[usize::from(set.0)][usize::from(position.0)].exchange_victim();
+                machine.place(*set, *position).exchange_victim();
             }
         }
         let late = runtime.now() >= deadline;

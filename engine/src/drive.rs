@@ -12,6 +12,7 @@
 //! - A drive whose journal or checkpoint lost something it once held is damaged: it takes no part
 //!   in the protocol and changes nothing, but still reads out payloads and keys.
 
+mod at_once;
 mod checkpointing;
 mod compaction;
 pub mod inspect;
@@ -37,7 +38,8 @@ use crate::seam::{Moment, Runtime, Storage};
 use crate::segment::{Room, Segments};
 use crate::superblock::{Copies, Superblock};
 use crate::superseded::Superseded;
-use crate::units::{BlockCount, BlockIndex, DriveId, Key, PayloadId};
+use crate::units::{BlockCount, BlockIndex, DriveId, DriveIndex, Key, PayloadId};
+pub use at_once::{Begun, Pending};
 pub use opening::Format;
 use staging::Staging;
 
@@ -118,6 +120,15 @@ impl Attempts {
 impl<R: Runtime, S: Storage> Drive<R, S> {
     /// Answers a request.
     pub async fn handle(self: &Rc<Self>, request: Request) -> Reply {
+        match self.begin(request) {
+            Begun::Answered(reply) => reply,
+            Begun::Until(pending) => self.finish(pending).await,
+            Begun::Later(request) => self.handle_later(request).await,
+        }
+    }
+
+    /// Answers a request that [`Self::begin`] gave back.
+    pub async fn handle_later(self: &Rc<Self>, request: Request) -> Reply {
         match self.answer(request).await {
             Ok(reply) => reply,
             Err(error) => Reply::Failed(error),
@@ -148,14 +159,11 @@ impl<R: Runtime, S: Storage> Drive<R, S> {
             Request::Prepare { epoch, key, slot, ballot, base } => {
                 self.prepare(epoch, key, slot, ballot, base).await
             }
-            Request::Accept { epoch, key, slot, ballot, base, record, copy, fresh } => {
-                self.accept(epoch, key, slot, ballot, base, record, copy, fresh).await
+            Request::Accept { .. } | Request::Certify { .. } | Request::StageSmall { .. } => {
+                self.do_with_room(request).await
             }
             Request::Learn { epoch, key, slot, record, copy } => {
                 self.learn(epoch, key, slot, record, copy).await
-            }
-            Request::Certify { key, certificate, settled, listed } => {
-                self.certify(key, certificate, settled, &listed).await
             }
             Request::Abandon { epoch, key, slot, ballot } => {
                 self.abandon(epoch, key, slot, ballot).await
@@ -167,9 +175,6 @@ impl<R: Runtime, S: Storage> Drive<R, S> {
                 self.stage_write(payload, run, buffer).await
             }
             Request::StageSeal { payload } => self.stage_seal(payload).await,
-            Request::StageSmall { payload, key, operation, shard } => {
-                self.stage_small(payload, key, operation, shard).await
-            }
             Request::Discard { payload } => self.discard(payload).await,
             Request::Release { payload } => self.release(payload).await,
             Request::Holds { payloads } => self.holds(&payloads).await,
@@ -210,6 +215,12 @@ impl<R: Runtime, S: Storage> Drive<R, S> {
     /// The map of the set that this drive has installed.
     pub fn map(&self) -> SetMap {
         self.state.borrow().superblock.map.clone()
+    }
+
+    /// Whether the map that this drive has installed knows it at `position`.
+    pub fn is_in_its_map(&self, position: DriveIndex) -> bool {
+        let superblock = &self.state.borrow().superblock;
+        superblock.map.drives[usize::from(position.0)].drive == superblock.drive
     }
 
     /// What is missing, if the drive lost something it once held.

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use smallvec::SmallVec;
 
 use crate::buffer::{Buffer, SharedBuffer};
 use crate::error::Error;
@@ -222,7 +223,7 @@ pub struct SlotDigest {
 /// ascending.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Digest {
-    pub slots: Vec<SlotDigest>,
+    pub slots: SmallVec<[SlotDigest; 1]>,
     /// The co-staged payload of the last slot, where it was asked for and is here.
     pub copy: Option<SmallShard>,
     /// The set's generation as this drive knows it: where an absent key's slots begin.
@@ -322,7 +323,7 @@ pub struct ListEntry {
     /// key is then the first of the group that this drive takes for live.
     pub group_bytes: Option<u32>,
     /// The newest slots; almost always one.
-    pub slots: smallvec::SmallVec<[ListedSlot; 1]>,
+    pub slots: SmallVec<[ListedSlot; 1]>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,6 +1,7 @@
 //! The production mailbox: hand-off between the cores of a node, and to other nodes. One message per
-//! owner carries the requests for all of its drives; answers come back drive by drive, so that a slow
-//! drive delays nobody else's. Requests to drives that this core owns never leave it.
+//! owner carries the requests for all of its drives. What drives answer at once goes back in one message
+//! as well; the others' answers follow drive by drive, so that a slow drive delays nobody else's. Requests
+//! to drives that this core owns never leave it.
 //!
 //! Every queue is bounded: a request that finds its owner's queue full is answered as unavailable, an
 //! answer waits for room.
@@ -13,27 +14,31 @@ use basalt_engine::request::{Reply, Request};
 use basalt_engine::runtime::{CoreId, GlommioRuntime, Outbox};
 use basalt_engine::seam::Spawn;
 use basalt_engine::units::{DriveIndex, SetIndex};
-use futures_channel::mpsc::UnboundedSender;
-use futures_util::StreamExt;
 use futures_util::future::LocalBoxFuture;
 use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
 
-use crate::mailbox::{Mailbox, Replies};
+use crate::mailbox::{Answers, Mailbox, Replies};
 use crate::node::NodeIndex;
 
 /// What one core sends another.
 pub enum Envelope {
     Ask { from: CoreId, ticket: u32, set: SetIndex, requests: Vec<(DriveIndex, Request)> },
     Answer { ticket: u32, drive: DriveIndex, reply: Reply },
+    Answers { ticket: u32, replies: Vec<(DriveIndex, Reply)> },
 }
 
-/// Serves the requests to a drive that this core owns.
-pub type Serve = Rc<dyn Fn(SetIndex, DriveIndex, Request) -> LocalBoxFuture<'static, Reply>>;
+/// What a drive makes of a request.
+pub enum Served {
+    Now(Reply),
+    Later(LocalBoxFuture<'static, Reply>),
+}
+
+/// Serves the requests to a drive that this core owns. It may do so within the call.
+pub type Serve = Rc<dyn Fn(SetIndex, DriveIndex, Request) -> Served>;
 
 /// Sends requests for the drives that another node has of a set.
-pub type Forward = Rc<
-    dyn Fn(NodeIndex, SetIndex, Vec<(DriveIndex, Request)>, UnboundedSender<(DriveIndex, Reply)>),
->;
+pub type Forward = Rc<dyn Fn(NodeIndex, SetIndex, Vec<(DriveIndex, Request)>, Answers)>;
 
 /// Who answers for a drive.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -81,10 +86,10 @@ impl CoreMailbox {
             |drive: &DriveIndex| matches!(owners.get(usize::from(drive.0)), Some(Owner::Core(_)));
         let (own, strange): (Vec<_>, Vec<_>) =
             requests.into_iter().partition(|(drive, _)| is_own(drive));
-        let (answers, refused) = Replies::channel();
+        let (answers, refused) = Replies::expect(strange.len());
         for (drive, _) in strange {
             let error = Error::Unavailable { reason: "this node does not have the drive" };
-            let _ = answers.unbounded_send((drive, Reply::Failed(error)));
+            answers.send(drive, Reply::Failed(error));
         }
         if own.is_empty() { refused } else { self.send(set, own).and(refused) }
     }
@@ -98,6 +103,12 @@ impl CoreMailbox {
             Envelope::Answer { ticket, drive, reply } => {
                 self.shared.tickets.borrow_mut().answer(ticket, drive, reply);
             }
+            Envelope::Answers { ticket, replies } => {
+                let mut tickets = self.shared.tickets.borrow_mut();
+                for (drive, reply) in replies {
+                    tickets.answer(ticket, drive, reply);
+                }
+            }
         }
     }
 
@@ -109,41 +120,51 @@ impl CoreMailbox {
         set: SetIndex,
         requests: Vec<(DriveIndex, Request)>,
     ) {
-        let (runtime, outbox) = (self.shared.runtime.clone(), self.shared.outbox.clone());
-        let mut replies = self.serve_all(set, requests);
+        let mailbox = self.clone();
+        // In a task of its own: should a drive panic, that ends, and not the core.
         self.shared.runtime.spawn(async move {
-            while let Some((drive, reply)) = replies.next().await {
+            let Shared { runtime, outbox, .. } = &*mailbox.shared;
+            let mut at_once = Vec::with_capacity(requests.len());
+            let mut later =
+                mailbox.serve_all(set, requests, &mut |drive, reply| at_once.push((drive, reply)));
+            if !at_once.is_empty() {
+                let answers = Envelope::Answers { ticket, replies: at_once };
+                outbox.post_or_wait(runtime, from, answers).await;
+            }
+            while let Some((drive, reply)) = later.next().await {
                 let answer = Envelope::Answer { ticket, drive, reply };
-                outbox.post_or_wait(&runtime, from, answer).await;
+                outbox.post_or_wait(runtime, from, answer).await;
             }
         });
     }
 
+    /// Hands requests to their drives. What is answered at once goes to `now`.
     fn serve_all(
         &self,
         set: SetIndex,
         requests: Vec<(DriveIndex, Request)>,
+        now: &mut dyn FnMut(DriveIndex, Reply),
     ) -> FuturesUnordered<impl Future<Output = (DriveIndex, Reply)> + use<>> {
-        requests
-            .into_iter()
-            .map(|(drive, request)| {
-                let reply = (self.shared.serve)(set, drive, request);
-                async move { (drive, reply.await) }
-            })
-            .collect()
+        let later = FuturesUnordered::new();
+        for (drive, request) in requests {
+            match (self.shared.serve)(set, drive, request) {
+                Served::Now(reply) => now(drive, reply),
+                Served::Later(reply) => later.push(reply.map(move |reply| (drive, reply))),
+            }
+        }
+        later
     }
 
-    fn send_here(
-        &self,
-        set: SetIndex,
-        requests: Vec<(DriveIndex, Request)>,
-        answers: UnboundedSender<(DriveIndex, Reply)>,
-    ) {
-        let mut replies = self.serve_all(set, requests);
+    fn send_here(&self, set: SetIndex, requests: Vec<(DriveIndex, Request)>, answers: Answers) {
+        let mut later =
+            self.serve_all(set, requests, &mut |drive, reply| answers.send(drive, reply));
+        if later.is_empty() {
+            return;
+        }
         self.shared.runtime.spawn(async move {
-            while let Some(reply) = replies.next().await {
-                // Nobody listens any more: the requests still run to their end.
-                let _ = answers.unbounded_send(reply);
+            // Should nobody listen any more, the requests still run to their end.
+            while let Some((drive, reply)) = later.next().await {
+                answers.send(drive, reply);
             }
         });
     }
@@ -153,7 +174,7 @@ impl CoreMailbox {
         owner: CoreId,
         set: SetIndex,
         requests: Vec<(DriveIndex, Request)>,
-        answers: UnboundedSender<(DriveIndex, Reply)>,
+        answers: Answers,
     ) {
         let expected = requests.len();
         let ticket = self.shared.tickets.borrow_mut().issue(answers, expected);
@@ -175,13 +196,16 @@ impl Mailbox for CoreMailbox {
     }
 
     fn send(&self, set: SetIndex, mut requests: Vec<(DriveIndex, Request)>) -> Replies {
-        let (answers, replies) = Replies::channel();
+        let (answers, replies) = Replies::expect(requests.len());
         let owners = &self.shared.owners[usize::from(set.0)];
         while let Some((first, _)) = requests.first() {
             let owner = owners[usize::from(first.0)];
-            let (now, later) =
-                requests.into_iter().partition(|(drive, _)| owners[usize::from(drive.0)] == owner);
-            requests = later;
+            let is_its = |(drive, _): &(DriveIndex, Request)| owners[usize::from(drive.0)] == owner;
+            // Those of a node have one owner in each set.
+            let now = match requests.iter().all(is_its) {
+                true => std::mem::take(&mut requests),
+                false => requests.extract_if(.., |one| is_its(one)).collect(),
+            };
             match owner {
                 Owner::Core(core) if core == self.shared.core => {
                     self.send_here(set, now, answers.clone());
@@ -202,12 +226,12 @@ struct Tickets {
 }
 
 struct Waiting {
-    answers: UnboundedSender<(DriveIndex, Reply)>,
+    answers: Answers,
     outstanding: usize,
 }
 
 impl Tickets {
-    fn issue(&mut self, answers: UnboundedSender<(DriveIndex, Reply)>, outstanding: usize) -> u32 {
+    fn issue(&mut self, answers: Answers, outstanding: usize) -> u32 {
         assert!(outstanding > 0, "a question asks something");
         let waiting = Some(Waiting { answers, outstanding });
         match self.free.pop() {
@@ -226,7 +250,7 @@ impl Tickets {
         let place = &mut self.waiting[ticket as usize];
         let waiting = place.as_mut().expect("answers come for open tickets only");
         // Whoever asked may have gone; the ticket stays open until the last answer.
-        let _ = waiting.answers.unbounded_send((drive, reply));
+        waiting.answers.send(drive, reply);
         waiting.outstanding -= 1;
         if waiting.outstanding == 0 {
             *place = None;

@@ -165,6 +165,11 @@ impl<R: Runtime> Link<R> {
         self.shared.writer.wake();
     }
 
+    /// For how long nothing has been heard of the other side.
+    pub fn silent_for(&self) -> Duration {
+        self.shared.runtime.now().since(self.shared.heard.get())
+    }
+
     pub fn counts(&self) -> Counts {
         self.shared.counts.get()
     }
@@ -198,7 +203,7 @@ impl<R: Runtime> Link<R> {
         loop {
             shared.runtime.sleep(LOOK).await;
             let now = shared.runtime.now();
-            if now.since(shared.heard.get()) > SILENCE_MAX {
+            if self.silent_for() > SILENCE_MAX {
                 return End::Silent;
             }
             if now.since(shared.said.get()) >= ALIVE_INTERVAL {

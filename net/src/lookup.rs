@@ -187,6 +187,12 @@ impl Lookup {
 
     fn judge(&mut self, last: bool) -> Step {
         let only_head = self.first.is_some();
+        if !only_head && !last {
+            // Who is about to write needs as many drives as a write does: one that is slow, because all
+            // of them are busy, must not pass for one that is down. What they said is looked at then.
+            let enough = self.reading.short_by() == 0 && self.can_write();
+            return if enough { Step::Linger } else { Step::Wait };
+        }
         let copies_came = self.copies_from & !(self.reading.answered() | self.failed) == 0;
         match self.reading.verdict() {
             Verdict::NeedMore if last => Step::Done(Err(Ended::Short(self.reading.short_by()))),
@@ -205,11 +211,6 @@ impl Lookup {
                 self.go_on(step)
             }
             Verdict::Undecided { .. } if self.asked != self.all() => self.ask_others(),
-            // Who is about to write needs as many drives as a write does: one that is slow, because all
-            // of them are busy, must not pass for one that is down.
-            Verdict::Head(_) | Verdict::Undecided { .. } if !only_head && !self.can_write() => {
-                Step::Wait
-            }
             Verdict::NeedMore | Verdict::Head(_) | Verdict::Undecided { .. } => Step::Linger,
         }
     }

@@ -1,10 +1,14 @@
 //! The connecting end: one core's lanes to every other node, kept up for as long as the core runs.
 //!
 //! What is asked of a node without a connection is answered "unavailable" at once: it was not done. What
-//! was sent when a connection ended gets no answer: it may have been done. A node grants bytes; what
-//! was sent and not answered counts against them, and what finds no room waits, up to a limit.
+//! was sent when a connection ended gets no answer: it may have been done. A node that was silent for
+//! [`SUSPECT_AFTER`], although it should have said that it lives, is treated as if its connection had
+//! ended until it speaks again; so nobody waits longer than that for a node that hangs.
+//!
+//! A node grants bytes; what was sent and not answered counts against them, and what finds no room waits,
+//! up to a limit.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
 use std::io;
@@ -14,13 +18,13 @@ use std::time::Duration;
 use basalt_engine::Error;
 use basalt_engine::record::SMALL_SHARD_BYTES_MAX;
 use basalt_engine::request::{Reply, Request};
-use basalt_engine::seam::Runtime;
+use basalt_engine::seam::{Moment, Runtime};
 use basalt_engine::units::{BLOCK_BYTES, DriveIndex, SetIndex};
-use futures_channel::mpsc::UnboundedSender;
 use futures_channel::oneshot;
 use futures_util::future::{Either, select};
 
 use crate::link::{Counts, Frame, Link, Stream, read_exact, write_all};
+use crate::mailbox::Answers;
 use crate::node::NodeIndex;
 use crate::service::{HANDSHAKE, draw_nonce};
 use crate::wire::Malformed;
@@ -30,11 +34,18 @@ use crate::wire::handshake::{
 };
 use crate::wire::message::{Call, CallAnswer, pack_ask, pack_call};
 
+/// A node that was silent for so long is not waited for. It says twice as often that it lives.
+const SUSPECT_AFTER: Duration = Duration::from_millis(1000);
+/// Between two looks at who is silent.
+const SUSPICION_LOOK: Duration = Duration::from_millis(100);
 /// Asks that wait for credit on one lane.
 const WAITING_MAX: usize = 1024;
 /// Between two attempts to connect: doubled from one to the other.
 const PAUSE: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// Nodes that restart are away for a moment; longer is told.
+const TELL_AFTER: Duration = Duration::from_secs(1);
 
 /// Makes connections to nodes.
 pub trait Dial: 'static {
@@ -43,9 +54,6 @@ pub trait Dial: 'static {
     /// How the operator knows the node.
     fn name(&self, of: NodeIndex) -> String;
 }
-
-/// Who asks for the answers of an ask.
-pub type Answers = UnboundedSender<(DriveIndex, Reply)>;
 
 /// One core's way to all other nodes. All clones are one.
 pub struct Peers<R: Runtime, D: Dial> {
@@ -72,8 +80,12 @@ struct Shared<R: Runtime, D> {
 struct Way<R: Runtime> {
     steps: RefCell<State<R>>,
     payload: RefCell<State<R>>,
-    /// Why there is no connection, as it was told last.
-    told: RefCell<Option<String>>,
+    /// Why there is no connection, as it was found out last.
+    trouble: RefCell<Option<String>>,
+    /// When the lane of steps was lost, or first looked for.
+    lost: Cell<Moment>,
+    /// Whether the operator was told of it.
+    told: Cell<bool>,
 }
 
 enum State<R: Runtime> {
@@ -95,7 +107,8 @@ struct Up<R: Runtime> {
 
 /// An ask that was sent.
 struct Ticket {
-    answers: Answers,
+    /// `None` once nobody waits for them any more.
+    answers: Option<Answers>,
     /// The drives that have not answered yet, each with what its request costs.
     open: Vec<(DriveIndex, u64)>,
 }
@@ -110,10 +123,12 @@ struct Waiting {
 impl<R: Runtime, D: Dial> Peers<R, D> {
     /// For a deployment of `nodes` nodes. Nothing is connected before [`Self::connect_all`].
     pub fn new(runtime: R, dial: D, identity: Identity, nodes: usize, tells: bool) -> Self {
-        let way = |_| Way {
+        let way = |_: usize| Way {
             steps: RefCell::new(State::Down),
             payload: RefCell::new(State::Down),
-            told: RefCell::new(None),
+            trouble: RefCell::new(None),
+            lost: Cell::new(runtime.now()),
+            told: Cell::new(false),
         };
         let ways = (0..nodes).map(way).collect();
         Self { shared: Rc::new(Shared { runtime, dial, identity, ways, tells }) }
@@ -147,7 +162,7 @@ impl<R: Runtime, D: Dial> Peers<R, D> {
 
     /// Why the node is not connected, as far as it is known.
     pub fn trouble(&self, node: NodeIndex) -> Option<String> {
-        self.shared.ways[usize::from(node.0)].told.borrow().clone()
+        self.shared.ways[usize::from(node.0)].trouble.borrow().clone()
     }
 
     /// What went over the lanes to a node since they were connected.
@@ -174,6 +189,7 @@ impl<R: Runtime, D: Dial> Peers<R, D> {
         };
         let ask = Waiting { set, requests, answers };
         match &mut *lane.borrow_mut() {
+            State::Up(up) if up.is_suspect() => ask.refuse("its node is silent"),
             State::Up(up) => up.ask(ask),
             State::Down => ask.refuse("its node is not connected"),
         }
@@ -243,17 +259,35 @@ impl<R: Runtime, D: Dial> Peers<R, D> {
         let state = self.state(node, lane);
         *state.borrow_mut() = State::Up(Up::new(link.clone(), agreed.credit_bytes));
         self.tell_connected(node, lane);
-        let end = link.run(&stream, |frame| match &mut *state.borrow_mut() {
-            State::Up(up) => up.take(frame),
-            State::Down => unreachable!("it is up while its link runs"),
-        });
-        let end = end.await;
+        let end = {
+            let running =
+                std::pin::pin!(link.run(&stream, |frame| match &mut *state.borrow_mut() {
+                    State::Up(up) => up.take(frame),
+                    State::Down => unreachable!("it is up while its link runs"),
+                }));
+            let suspecting = std::pin::pin!(self.suspect(state));
+            match select(running, suspecting).await {
+                Either::Left((end, _)) => end,
+                Either::Right((never, _)) => match never {},
+            }
+        };
         // Whoever waits for an answer learns that none will come.
         let former = std::mem::replace(&mut *state.borrow_mut(), State::Down);
         if let State::Up(up) = former {
             up.refuse_waiting();
         }
         self.tell_trouble(node, lane, end.to_string());
+    }
+
+    /// Stops waiting for a node that hangs.
+    async fn suspect(&self, state: &RefCell<State<R>>) -> std::convert::Infallible {
+        loop {
+            self.shared.runtime.sleep(SUSPICION_LOOK).await;
+            match &mut *state.borrow_mut() {
+                State::Up(up) if up.is_suspect() => up.stop_waiting(),
+                _ => {}
+            }
+        }
     }
 
     fn state(&self, node: NodeIndex, lane: Lane) -> &RefCell<State<R>> {
@@ -265,29 +299,33 @@ impl<R: Runtime, D: Dial> Peers<R, D> {
     }
 
     fn tell_connected(&self, node: NodeIndex, lane: Lane) {
-        if lane == Lane::Steps {
-            let told = self.shared.ways[usize::from(node.0)].told.borrow_mut().take();
-            if self.shared.tells {
-                let name = self.name(node);
-                match told {
-                    Some(_) => tracing::info!(node = name, "node is connected again"),
-                    None => tracing::info!(node = name, "node is connected"),
-                }
-            }
+        let way = &self.shared.ways[usize::from(node.0)];
+        if lane != Lane::Steps {
+            return;
+        }
+        *way.trouble.borrow_mut() = None;
+        if way.told.replace(false) {
+            tracing::info!(node = self.name(node), "node is connected again");
         }
     }
 
-    /// Says once why a node is not connected.
+    /// Takes note why a node is not connected, and says it once when it has been so for a while.
     fn tell_trouble(&self, node: NodeIndex, lane: Lane, trouble: String) {
-        let mut told = self.shared.ways[usize::from(node.0)].told.borrow_mut();
-        if lane != Lane::Steps || told.as_ref() == Some(&trouble) {
+        if lane != Lane::Steps {
             return;
         }
-        if self.shared.tells {
+        let way = &self.shared.ways[usize::from(node.0)];
+        let now = self.shared.runtime.now();
+        let known = way.trouble.replace(Some(trouble.clone()));
+        if known.is_none() {
+            way.lost.set(now);
+        }
+        let is_news = !way.told.get() || known.as_ref() != Some(&trouble);
+        if self.shared.tells && is_news && now.since(way.lost.get()) >= TELL_AFTER {
+            way.told.set(true);
             let name = self.name(node);
             tracing::warn!(node = name, trouble, "node is not connected; its drives count as down");
         }
-        *told = Some(trouble);
     }
 }
 
@@ -301,6 +339,21 @@ impl<R: Runtime> Up<R> {
             next_ticket: 0,
             waiting: VecDeque::new(),
             calls: BTreeMap::new(),
+        }
+    }
+
+    fn is_suspect(&self) -> bool {
+        self.link.silent_for() >= SUSPECT_AFTER
+    }
+
+    /// What was sent may have been done; what waits for credit was not.
+    fn stop_waiting(&mut self) {
+        for ticket in self.tickets.values_mut() {
+            ticket.answers = None;
+        }
+        self.calls.clear();
+        for ask in self.waiting.drain(..) {
+            ask.refuse("its node is silent");
         }
     }
 
@@ -325,7 +378,7 @@ impl<R: Runtime> Up<R> {
         self.owed_bytes += ask.cost();
         let ticket = self.take_number();
         self.link.send(Kind::Ask, pack_ask(ticket, ask.set, ask.requests));
-        self.tickets.insert(ticket, Ticket { answers: ask.answers, open });
+        self.tickets.insert(ticket, Ticket { answers: Some(ask.answers), open });
     }
 
     fn take_number(&mut self) -> u32 {
@@ -354,9 +407,10 @@ impl<R: Runtime> Up<R> {
                 Ok(())
             }
             Frame::CallAnswer(number, answer) => {
-                let asked = self.calls.remove(&number).ok_or(Malformed("an answer to no call"))?;
-                // Whoever called may have gone.
-                let _ = asked.send(answer);
+                if let Some(asked) = self.calls.remove(&number) {
+                    // Whoever called may have gone.
+                    let _ = asked.send(answer);
+                }
                 Ok(())
             }
             Frame::Ask(_) | Frame::Call(..) => Err(Malformed("a request on a lane of answers")),
@@ -369,8 +423,9 @@ impl<R: Runtime> Up<R> {
         let at = ticket.open.iter().position(|(asked, _)| *asked == drive).ok_or(UNASKED)?;
         let (_, cost) = ticket.open.swap_remove(at);
         self.owed_bytes -= cost;
-        // Whoever asked may have gone.
-        let _ = ticket.answers.unbounded_send((drive, reply));
+        if let Some(answers) = &ticket.answers {
+            answers.send(drive, reply);
+        }
         if ticket.open.is_empty() {
             self.tickets.remove(&number);
         }
@@ -393,7 +448,7 @@ impl Waiting {
     fn refuse(self, reason: &'static str) {
         for (drive, _) in self.requests {
             let reply = Reply::Failed(Error::Unavailable { reason });
-            let _ = self.answers.unbounded_send((drive, reply));
+            self.answers.send(drive, reply);
         }
     }
 }

@@ -116,10 +116,11 @@ impl Reading {
 
     fn highest_certified(&self) -> Option<Head> {
         let certified = self.slots().filter(|(_, state)| state.certified);
-        certified
-            .filter_map(|(_, state)| Some((state.slot, state.accepted.as_ref()?.1.clone())))
-            .chain(self.known.clone())
-            .max_by_key(|(slot, _)| *slot)
+        let highest = certified
+            .filter_map(|(_, state)| Some((state.slot, &state.accepted.as_ref()?.1)))
+            .chain(self.known.as_ref().map(|(slot, record)| (*slot, record)))
+            .max_by_key(|(slot, _)| *slot);
+        highest.map(|(slot, record)| (slot, record.clone()))
     }
 
     /// The lowest slot above `head` that is, or may have been, decided.

@@ -44,7 +44,7 @@ pub fn text(config: &ServerConfig, memory: Budget) -> String {
     storage(&mut out, config);
     let _ = writeln!(
         out,
-        "Memory:     {} at most, and about {} for a million keys on each drive",
+        "Memory:     about {}, and {} for a million keys on each drive",
         capacity::text(memory.bytes),
         capacity::text(memory.million_keys_bytes)
     );
@@ -221,6 +221,7 @@ mod tests {
             state: State::Ours,
             device: 1,
             sharing: 1,
+            made: false,
             space_bytes: 1 << 40,
             terms: Terms { allow_buffered: false, may_be_on_root: false },
         };

@@ -1,5 +1,5 @@
 //! How much memory this process takes. The buffers of the cores take a fixed share of what it may use; the
-//! index of each drive grows with its keys.
+//! index of each drive grows with its keys. Only the buffers are bounded: what the rest takes is an estimate.
 
 use std::fs;
 use std::path::Path;
@@ -10,14 +10,14 @@ const BUFFERS_OF_MEMORY: u64 = 4;
 const ARENA_BYTES_MIN: u64 = 64 << 20;
 const ARENA_BYTES_MAX: u64 = 1 << 30;
 
-/// What a core takes besides: connections with what they buffer, messages, records on their way.
+/// What a core takes besides, as estimated: connections with what they buffer, messages, records on their way.
 const CORE_BYTES: u64 = 128 << 20;
-/// What the process takes whatever it does, and the journals' frames.
+/// What the process takes whatever it does, and the journals' frames, as estimated.
 const PROCESS_BYTES: u64 = 128 << 20;
 /// Measured: what the index of a drive takes for a key with one small object, 250 to 440 bytes, and some.
 const KEY_BYTES: u64 = 500;
 
-/// What the process takes at most.
+/// What the process is expected to take. Nothing enforces it.
 #[derive(Clone, Copy, Debug)]
 pub struct Budget {
     /// But for the index.

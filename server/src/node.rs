@@ -39,7 +39,7 @@ use basalt_engine::runtime::signals::Signals;
 use basalt_engine::runtime::{CoreId, GlommioRuntime, Options, start};
 use basalt_engine::seam::Spawn;
 use basalt_engine::units::{DriveIndex, SetIndex};
-use basalt_net::cores::{CoreMailbox, Envelope, Forward, Owner, Owners, Serve};
+use basalt_net::cores::{CoreMailbox, Envelope, Forward, Owner, Owners, Serve, Served};
 use basalt_net::node::NodeIndex;
 use basalt_net::peers::Peers;
 use basalt_net::wire::handshake::Lane;
@@ -349,10 +349,10 @@ fn own_hosts(runtime: &GlommioRuntime, shared: &Shared) -> Hosts {
 
 fn serve(hosts: Hosts) -> Serve {
     Rc::new(move |set, drive, request| match hosts.get(&(set, drive)) {
-        Some(host) => host.clone().handle(request).boxed_local(),
+        Some(host) => host.clone().serve(request),
         None => {
             let error = Error::Unavailable { reason: "no core of this node owns the drive" };
-            std::future::ready(Reply::Failed(error)).boxed_local()
+            Served::Now(Reply::Failed(error))
         }
     })
 }

@@ -11,13 +11,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
 
 /// What peers ask for by ALPN.
 pub const PEERS: &[u8] = b"basalt-peer";
@@ -78,20 +80,31 @@ impl Certificates {
     /// For connections to other nodes. They are trusted if an authority of `CAs`, of this machine, or
     /// this node's own certificate vouches for them.
     pub fn load_for_peers(&self) -> Result<Arc<ClientConfig>, Unusable> {
+        let provider = Arc::new(default_provider());
         let mut roots = RootCertStore::empty();
+        let mut known = Vec::new();
         // What cannot be read of the machine's own is for the other sources to make up for.
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
         for file in self.authorities() {
             let bytes = fs::read(&file).map_err(|error| Unusable::new(&file, error))?;
             for certificate in CertificateDer::pem_slice_iter(&bytes) {
                 let certificate = certificate.map_err(|error| Unusable::new(&file, error))?;
+                known.push(certificate.clone().into_owned());
                 roots.add(certificate).map_err(|error| Unusable::new(&file, error))?;
             }
         }
-        let versions = ClientConfig::builder_with_provider(Arc::new(default_provider()))
+        let unusable = |error: &dyn fmt::Display| Unusable::new(&self.directory, error);
+        let verifier =
+            WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
+                .build()
+                .map_err(|error| unusable(&error))?;
+        let versions = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
-            .map_err(|error| Unusable::new(&self.directory, error))?;
-        let mut config = versions.with_root_certificates(roots).with_no_client_auth();
+            .map_err(|error| unusable(&error))?;
+        let mut config = versions
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(Peers { known, verifier }))
+            .with_no_client_auth();
         config.alpn_protocols = vec![PEERS.to_vec()];
         Ok(Arc::new(config))
     }
@@ -111,7 +124,7 @@ impl Certificates {
         directories.push(self.directory.clone());
         let files =
             directories.iter().flat_map(|directory| [CERTIFICATE, KEY].map(|f| directory.join(f)));
-        let stamps = files.map(|file| {
+        let stamps = files.chain(self.authorities()).map(|file| {
             let found = fs::metadata(&file).ok();
             let length = found.as_ref().map_or(0, fs::Metadata::len);
             (file, length, found.and_then(|found| found.modified().ok()))
@@ -129,6 +142,56 @@ impl Certificates {
             .collect();
         found.sort_unstable();
         Ok(found)
+    }
+}
+
+/// Trusts what an authority vouches for, and the very certificates that stand in this node's files: one
+/// that was signed by itself often says that it is an authority, which none that serves may say otherwise.
+#[derive(Debug)]
+struct Peers {
+    known: Vec<CertificateDer<'static>>,
+    verifier: Arc<WebPkiServerVerifier>,
+}
+
+impl ServerCertVerifier for Peers {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        if self.known.iter().any(|known| known == end_entity) {
+            let certificate = webpki::EndEntityCert::try_from(end_entity);
+            let named = certificate.and_then(|of| of.verify_is_valid_for_subject_name(server_name));
+            if named.is_ok() {
+                return Ok(ServerCertVerified::assertion());
+            }
+        }
+        self.verifier.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.verifier.verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.verifier.verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.verifier.supported_verify_schemes()
     }
 }
 

@@ -22,6 +22,7 @@ use futures_util::future::{Either, select};
 use md5::{Digest, Md5};
 
 use super::history::{Need, Register, Value};
+use super::mailbox::Hosts;
 use super::node::{Node, SimStore};
 use super::versions::{self, KEEPS, Versions};
 use super::witness::Witness;
@@ -33,7 +34,8 @@ pub const BUCKETS: [&str; 3] = ["stays", "comes-and-goes", "keeps-versions"];
 
 /// What all clients share.
 pub struct Shared {
-    pub node: RefCell<Option<Rc<Node>>>,
+    /// Those that serve.
+    pub nodes: RefCell<Vec<Option<Rc<Node>>>>,
     pub options: Workload,
     pub witness: Rc<Witness>,
     pub versions: Versions,
@@ -98,7 +100,7 @@ pub enum Name {
 /// What a request came to.
 pub(super) enum Answer<T> {
     Done(Result<T, Error>),
-    /// The process died.
+    /// The process died, or the client went away.
     Lost,
 }
 
@@ -112,9 +114,9 @@ impl<T> Answer<T> {
 }
 
 impl Shared {
-    pub fn new(options: Workload) -> Rc<Self> {
+    pub fn new(options: Workload, nodes: usize) -> Rc<Self> {
         Rc::new(Self {
-            node: RefCell::new(None),
+            nodes: RefCell::new(vec![None; nodes]),
             options,
             witness: Rc::default(),
             versions: Versions::default(),
@@ -124,6 +126,17 @@ impl Shared {
             lost: Cell::new(0),
             judged: Cell::new(0),
         })
+    }
+
+    pub fn serving(&self) -> Vec<Rc<Node>> {
+        self.nodes.borrow().iter().flatten().cloned().collect()
+    }
+
+    /// The drives of the nodes that serve.
+    pub fn hosts(&self) -> Hosts {
+        let nodes = self.serving();
+        let hosts = nodes.iter().flat_map(|node| node.hosts.iter());
+        Rc::new(hosts.map(|(seat, host)| (*seat, host.clone())).collect())
     }
 
     /// Writes whose outcome is not known.
@@ -226,6 +239,8 @@ pub struct Client {
     pub runtime: SimRuntime,
     pub prng: Prng,
     pub shared: Rc<Shared>,
+    /// Now and then it does not wait for an answer for long.
+    pub hasty: bool,
 }
 
 impl Client {
@@ -276,17 +291,22 @@ impl Client {
         }
     }
 
-    /// Runs a request on a core of the node, to its end.
+    /// Runs a request on a core of a node that serves, to its end.
     pub(super) async fn ask<T: 'static, F: Future<Output = Result<T, Error>> + 'static>(
         &mut self,
         request: impl FnOnce(SimStore) -> F,
     ) -> (Moment, Answer<T>) {
         let node = loop {
-            let node = self.shared.node.borrow().clone();
-            match node {
-                Some(node) => break node,
-                None => self.runtime.sleep(Duration::from_millis(100)).await,
+            let serving = self.shared.serving();
+            match serving.len() {
+                0 => self.runtime.sleep(Duration::from_millis(100)).await,
+                1 => break serving[0].clone(),
+                more => break serving[self.prng.index(more)].clone(),
             }
+        };
+        let patience = match self.hasty && self.prng.below(10) == 0 {
+            true => self.prng.duration(Duration::from_millis(100)..Duration::from_secs(5)),
+            false => REQUEST_MAX,
         };
         let core = self.prng.index(node.cores.len());
         let start = self.runtime.now();
@@ -296,10 +316,11 @@ impl Client {
             // The client may have gone.
             let _ = sender.send(future.await);
         });
-        let limit = std::pin::pin!(self.runtime.sleep(REQUEST_MAX));
+        let limit = std::pin::pin!(self.runtime.sleep(patience));
         match select(receiver, limit).await {
             Either::Left((Ok(result), _)) => (start, Answer::Done(result)),
             Either::Left((Err(_), _)) => (start, Answer::Lost),
+            Either::Right(_) if patience < REQUEST_MAX => (start, Answer::Lost),
             Either::Right(_) => panic!("a request did not end within {REQUEST_MAX:?}"),
         }
     }
@@ -787,6 +808,36 @@ impl Client {
         self.shared.with(&register, |r| {
             r.write(began, None, Need::Anything, Some(value), client);
         });
+    }
+
+    /// Writes to every key of the bucket that stays, when so many drives answer that it has to work.
+    pub async fn write_all(mut self) {
+        for key in self.shared.keys() {
+            let size = self.size();
+            let (number, bytes) = self.draw_body(size);
+            let etag = Etag { md5: md5(&bytes), parts: 0 }.to_string();
+            let value = self.shared.value(&etag, Some(vec![(number, size)]));
+            let mut sent =
+                Sent { bytes, piece: 65_536, runtime: self.runtime.clone(), breaks: false };
+            let put = Put {
+                bucket: BUCKETS[0].to_owned(),
+                key: key.clone(),
+                size,
+                class: StorageClass::Standard,
+                metadata: Vec::new(),
+                tags: Vec::new(),
+                condition: Condition::None,
+            };
+            let (start, answer) =
+                self.ask_write(move |store| async move { store.put(put, &mut sent).await }).await;
+            if let Answer::Done(Err(error)) = &answer {
+                panic!("with fewer drives gone than there is parity, a write fails: {error}");
+            }
+            let client = format!("client {} has to be able to write", self.number);
+            let register = (0, key);
+            let none = Condition::None;
+            self.note_write(start, answer, register, none, Need::Anything, Some(value), client);
+        }
     }
 
     /// Reads everything once more, after the storm: it has to work.

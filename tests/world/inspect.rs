@@ -23,12 +23,14 @@ const ANSWER_MAX: Duration = Duration::from_secs(20);
 pub async fn look(hosts: &Hosts, witness: &Rc<Witness>) {
     for ((set, position), (owner, host)) in hosts.iter() {
         // A damaged drive takes no part in anything.
-        if host.drive().is_none_or(|drive| drive.damaged().is_some()) {
+        if owner.is_paused() || host.drive().is_none_or(|drive| drive.damaged().is_some()) {
             continue;
         }
         let drive = Seen { owner, host, witness, set: *set, position: *position };
         for key in keys(&drive).await {
-            drive.ask(Request::Digest { key, payload: false }).await;
+            if drive.ask(Request::Digest { key, payload: false }).await.is_none() {
+                break;
+            }
         }
     }
 }
@@ -46,7 +48,7 @@ struct Seen<'a> {
 }
 
 impl Seen<'_> {
-    /// Asks on the drive's own core. `None` where the node dies or the drive hangs.
+    /// Asks on the drive's own core. `None` where the node dies, or the node or the drive hangs.
     async fn ask(&self, request: Request) -> Option<Reply> {
         let (sender, receiver) = oneshot::channel();
         let (host, witness) = (self.host.clone(), self.witness.clone());

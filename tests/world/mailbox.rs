@@ -17,6 +17,7 @@ use basalt_engine::seam::Spawn;
 use basalt_engine::sim::SimRuntime;
 use basalt_engine::units::{DriveIndex, PayloadId, SetIndex};
 use basalt_net::mailbox::{Mailbox, Replies};
+use basalt_server::node::formation::Found;
 use basalt_server::node::host::Host;
 
 use super::fleet::Fleet;
@@ -70,6 +71,14 @@ pub trait Tamper {
     fn reply(&self, _host: &SimHost, _drive: DriveIndex, reply: Reply) -> Reply {
         reply
     }
+    /// What is said of a request that was sent and is not answered; nothing should be.
+    fn unanswered(&self) -> Option<Reply> {
+        None
+    }
+    /// What a node that starts takes to be at a seat.
+    fn found(&self, found: Found) -> Found {
+        found
+    }
 }
 
 /// What every mailbox of a cluster shares.
@@ -103,12 +112,11 @@ impl Mailbox for SimMailbox {
     }
 
     fn send(&self, set: SetIndex, requests: Vec<(DriveIndex, Request)>) -> Replies {
-        let (sender, replies) = Replies::channel();
+        let (sender, replies) = Replies::expect(requests.len());
         for (drive, request) in requests {
             let sender = sender.clone();
             self.send_one(set, drive, request, move |reply| {
-                // Whoever asked may have gone.
-                let _ = sender.unbounded_send((drive, reply));
+                sender.send(drive, reply);
             });
         }
         replies
@@ -133,7 +141,9 @@ impl SimMailbox {
             let error = Error::Unavailable { reason: "the queue is full" };
             return core.schedule(delays.back, move || deliver(Reply::Failed(error)));
         }
-        if core.chance(wire.request_lost_ppm) {
+        let request_is_lost = core.chance(wire.request_lost_ppm);
+        let deliver = Unanswered::guard(&self.wires, deliver);
+        if request_is_lost {
             return;
         }
         let reply_is_lost = core.chance(wire.reply_lost_ppm);
@@ -145,7 +155,7 @@ impl SimMailbox {
             if let Some((asked, said)) = &seen {
                 witness.told(asked, said);
             }
-            deliver(reply);
+            deliver.answered(reply);
         };
         if node == self.here {
             let hosts = Some(self.hosts.clone());
@@ -175,6 +185,32 @@ impl SimMailbox {
             core.schedule(Duration::ZERO, move || {
                 take(&failed)(Some((Reply::Failed(error), None)))
             });
+        }
+    }
+}
+
+/// Who waits for a reply. Where none comes, nothing is said, unless something tampers with that.
+struct Unanswered<F: FnOnce(Reply)> {
+    deliver: Option<F>,
+    tamper: Option<Rc<dyn Tamper>>,
+}
+
+impl<F: FnOnce(Reply)> Unanswered<F> {
+    fn guard(wires: &Wires, deliver: F) -> Self {
+        Self { deliver: Some(deliver), tamper: wires.tamper.clone() }
+    }
+
+    fn answered(mut self, reply: Reply) {
+        let deliver = self.deliver.take().expect("answered once");
+        deliver(reply);
+    }
+}
+
+impl<F: FnOnce(Reply)> Drop for Unanswered<F> {
+    fn drop(&mut self) {
+        let said = self.tamper.as_ref().and_then(|tamper| tamper.unanswered());
+        if let (Some(deliver), Some(reply)) = (self.deliver.take(), said) {
+            deliver(reply);
         }
     }
 }

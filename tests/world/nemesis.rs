@@ -1,5 +1,8 @@
 //! What goes wrong, and when: drawn from the seed, within what a set is built to survive.
 //!
+//! Nodes die, one or all, are paused, are cut off and come back, as often as it likes: they only have what
+//! their drives hold.
+//!
 //! Crashes, power cuts, pauses and drives that come back with everything they had may hit any drive
 //! at any time. What destroys a drive's contents may come at any time too, but hits one drive of a set:
 //! that is what the acknowledgement of a PUT promises to survive. A write that is not acknowledged yet
@@ -12,15 +15,19 @@ use std::time::Duration;
 
 use basalt_engine::seam::{Clock, Spawn};
 use basalt_engine::sim::{Prng, SimDisk, SimRuntime, WallSkew};
+use basalt_engine::units::{DriveIndex, SetIndex};
 
+use super::LINKS_STAND;
 use super::clients::Shared;
+use super::fleet;
 use super::mailbox::Wire;
-use super::node::{JOURNAL_START, Machine, Node, Places, SEGMENTS_START};
+use super::node::{JOURNAL_START, Machine, Places, SEGMENTS_START};
 use super::place::Place;
 
 /// What may happen in a run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Fault {
+    /// Of all nodes.
     PowerCut,
     Kill,
     Unplug,
@@ -48,6 +55,19 @@ pub enum Fault {
     SuperblockRot,
     /// Wall clocks jump and drift, each in its own way.
     Clocks,
+    /// One node dies, its machine's power with it or not, and comes back.
+    PowerCutOne,
+    KillOne,
+    /// One node is stopped for up to half a minute.
+    Pause,
+    /// Nothing comes from one node to another, or neither way.
+    Partition,
+    /// Nothing comes to or from a node, or only to, or only from it.
+    Isolate,
+    /// Connections between two nodes break.
+    CutLink,
+    /// What goes from one node to another takes long.
+    SlowLink,
 }
 
 impl Fault {
@@ -70,7 +90,23 @@ impl Fault {
         Self::SuperblockRot,
         Self::Clocks,
     ];
+
+    /// What only clusters know.
+    pub const OF_CLUSTERS: [Self; 7] = [
+        Self::PowerCutOne,
+        Self::KillOne,
+        Self::Pause,
+        Self::Partition,
+        Self::Isolate,
+        Self::CutLink,
+        Self::SlowLink,
+    ];
 }
+
+/// The longest that a node is paused.
+const PAUSE_MAX: Duration = Duration::from_secs(30);
+/// After everything was put right all nodes serve within this.
+const START_MAX: Duration = Duration::from_secs(60);
 
 pub struct Nemesis {
     pub runtime: SimRuntime,
@@ -108,6 +144,19 @@ impl Nemesis {
         let (short, long) = (Duration::from_millis(20), Duration::from_secs(8));
         match fault {
             Fault::PowerCut | Fault::Kill => self.crash(fault == Fault::PowerCut).await,
+            Fault::PowerCutOne | Fault::KillOne => {
+                let node = self.prng.index(self.machine.nodes());
+                self.fell(node, fault == Fault::PowerCutOne);
+            }
+            Fault::Pause => {
+                let node = self.prng.index(self.machine.nodes());
+                let most = [long, PAUSE_MAX][self.prng.index(2)];
+                let pause = self.prng.duration(short..most);
+                fleet::pause(&self.machine, &self.runtime, node, pause);
+            }
+            Fault::Partition | Fault::Isolate | Fault::CutLink | Fault::SlowLink => {
+                self.strike_network(fault);
+            }
             Fault::Unplug => {
                 place.unplug();
                 let pause = self.prng.duration(short..long);
@@ -145,7 +194,7 @@ impl Nemesis {
             | Fault::SuperblockRot => {
                 let place = &self.machine.places[set][victim];
                 if let Some(disk) = place.disk().filter(|_| drives > 1) {
-                    self.harm(&disk, fault);
+                    self.harm(&disk, fault, self.machine.node_of(set, victim));
                 }
             }
             Fault::LostJournalWrite => {
@@ -157,15 +206,15 @@ impl Nemesis {
             Fault::Exchange | Fault::Overwrite => self.destroy(set, victim, fault),
             Fault::Loss => {
                 let ppm = [1_000, 20_000, 200_000][self.prng.index(3)];
-                self.machine.wire.replace_with(|wire| Wire {
+                self.machine.wires.wire.replace_with(|wire| Wire {
                     refused_ppm: ppm,
                     request_lost_ppm: ppm,
                     reply_lost_ppm: ppm,
                     ..wire.clone()
                 });
-                let wire = self.machine.wire.clone();
+                let wires = self.machine.wires.clone();
                 let pause = self.prng.duration(short..Duration::from_secs(3));
-                self.later(pause, move || calm(&wire));
+                self.later(pause, move || calm(&wires.wire));
             }
         }
     }
@@ -179,7 +228,7 @@ impl Nemesis {
         spoil(&mut self.prng, disk, rot, blocks);
     }
 
-    fn harm(&mut self, disk: &SimDisk, fault: Fault) {
+    fn harm(&mut self, disk: &SimDisk, fault: Fault, node: usize) {
         let written = disk.written_blocks();
         let segments = SEGMENTS_START..u64::MAX;
         match fault {
@@ -192,7 +241,7 @@ impl Nemesis {
                     disk.misdirect_next_write_in(segments, to);
                 }
             }
-            Fault::JournalRot => self.spoil_journal(disk, &written),
+            Fault::JournalRot => self.spoil_journal(disk, &written, node),
             _ => {
                 let copies: Vec<u64> =
                     written.into_iter().filter(|&block| block < JOURNAL_START).collect();
@@ -204,7 +253,7 @@ impl Nemesis {
 
     /// What was the tail of the journal until a moment ago is left alone: a drive that loses its last
     /// batch before the mark that follows it cannot know.
-    fn spoil_journal(&mut self, disk: &SimDisk, written: &[u64]) {
+    fn spoil_journal(&mut self, disk: &SimDisk, written: &[u64], node: usize) {
         let journal: Vec<u64> = written
             .iter()
             .copied()
@@ -215,10 +264,10 @@ impl Nemesis {
         }
         let block = journal[self.prng.index(journal.len())];
         let (bit, before, disk) = (self.prng.index(4096 * 8), disk.peek(block), disk.clone());
-        let node = self.shared.node.borrow().clone();
-        let shared = self.shared.clone();
+        let fleet = self.machine.wires.fleet.clone();
+        let then = fleet.process(node);
         self.later(Duration::from_secs(3), move || {
-            let same_life = match (&node, &*shared.node.borrow()) {
+            let same_life = match (&then, &fleet.process(node)) {
                 (Some(then), Some(now)) => Rc::ptr_eq(then, now),
                 _ => false,
             };
@@ -249,8 +298,7 @@ impl Nemesis {
     }
 
     fn set_clocks(&mut self) {
-        let Some(node) = self.shared.node.borrow().clone() else { return };
-        for core in &node.cores {
+        for core in self.shared.serving().iter().flat_map(|node| &node.cores) {
             let years = self.prng.below(20) as i64 - 10;
             let offset_ms = years * 365 * 86_400_000 + self.prng.below(86_400_000) as i64;
             let drift_ppm = self.prng.below(400_000) as i64 - 200_000;
@@ -275,42 +323,98 @@ impl Nemesis {
         });
     }
 
-    async fn crash(&mut self, power: bool) {
-        let node = self.shared.node.replace(None);
-        if let Some(node) = node {
-            node.kill();
+    fn strike_network(&mut self, fault: Fault) {
+        let nodes = self.machine.nodes();
+        if nodes == 1 {
+            return;
         }
-        for place in self.machine.places.iter().flatten() {
-            if power {
-                place.power_cut();
+        let one = self.prng.index(nodes);
+        let other = (one + 1 + self.prng.index(nodes - 1)) % nodes;
+        let network = self.machine.wires.fleet.network.clone();
+        let pause = self.prng.duration(Duration::from_millis(20)..Duration::from_secs(12));
+        let (to, from) = [(true, true), (true, false), (false, true)][self.prng.index(3)];
+        let others: Vec<usize> = match fault {
+            Fault::Isolate => network.others(one).collect(),
+            _ => vec![other],
+        };
+        let ways = others.into_iter().flat_map(|other| {
+            [(from, (one, other)), (to, (other, one))]
+                .into_iter()
+                .filter_map(|(struck, way)| struck.then_some(way))
+        });
+        let ways: Vec<_> = ways.collect();
+        match fault {
+            Fault::CutLink => ways.into_iter().for_each(|way| network.cut(way)),
+            Fault::SlowLink => {
+                let most = [50, 2_000][self.prng.index(2)];
+                let slower = Duration::from_millis(1)..Duration::from_millis(most);
+                ways.iter().for_each(|way| network.slow(*way, Some(slower.clone())));
+                self.later(pause, move || ways.iter().for_each(|way| network.slow(*way, None)));
             }
-            // A hung process's disks answer the next one.
-            place.disk().iter().for_each(SimDisk::release);
+            _ => {
+                ways.iter().for_each(|way| network.block(*way, true));
+                self.later(pause, move || {
+                    ways.iter().for_each(|way| network.block(*way, false));
+                });
+            }
+        }
+    }
+
+    /// All nodes die, and each comes back by itself; on the first of them it is waited for.
+    async fn crash(&mut self, power: bool) {
+        for node in 0..self.machine.nodes() {
+            self.fell(node, power);
         }
         let pause = self.prng.duration(Duration::from_millis(10)..Duration::from_secs(3));
         self.runtime.sleep(pause).await;
-        self.start().await;
     }
 
-    pub async fn start(&self) {
-        loop {
-            // A new group is a new process.
-            let group = self.runtime.subgroup();
-            match Node::start(&self.machine, group.clone()).await {
-                Ok(node) => {
-                    self.shared.node.replace(Some(Rc::new(node)));
-                    return;
-                }
-                Err(_) => {
-                    group.stop();
-                    self.runtime.sleep(Duration::from_secs(1)).await;
-                }
+    /// The node dies, and comes back in a while.
+    fn fell(&mut self, node: usize, power: bool) {
+        fleet::kill(&self.machine, &self.shared, node, power);
+        let pause = self.prng.duration(Duration::from_millis(10)..Duration::from_secs(3));
+        let (machine, shared) = (self.machine.clone(), self.shared.clone());
+        let (world, fleet) = (self.runtime.clone(), self.machine.wires.fleet.clone());
+        let life = fleet.network.life(node);
+        self.later(pause, move || {
+            // Whoever has started it since may have felled it again, for longer.
+            if fleet.network.life(node) == life {
+                fleet::launch_if_down(&machine, &shared, &world, node);
             }
+        });
+    }
+
+    /// The first start; with `shaky`, while nodes die, are paused and cut off.
+    pub async fn start(&mut self, shaky: bool) {
+        self.launch_all();
+        if shaky {
+            let faults =
+                [Fault::KillOne, Fault::Pause, Fault::Isolate, Fault::CutLink, Fault::Kill];
+            for _ in 0..1 + self.prng.below(5) {
+                let pause = Duration::from_millis([5, 100, 2_000][self.prng.index(3)]);
+                let pause = self.prng.duration(Duration::ZERO..pause);
+                self.runtime.sleep(pause).await;
+                let fault = faults[self.prng.index(faults.len())];
+                self.strike(fault).await;
+            }
+            self.runtime.sleep(PAUSE_MAX).await;
+        }
+        fleet::all_serve(&self.shared, &self.runtime, START_MAX).await;
+        if self.machine.nodes() > 1 {
+            self.runtime.sleep(LINKS_STAND).await;
+        }
+    }
+
+    fn launch_all(&self) {
+        for node in 0..self.machine.nodes() {
+            fleet::launch_if_down(&self.machine, &self.shared, &self.runtime, node);
         }
     }
 
     async fn heal(&mut self) {
-        calm(&self.machine.wire);
+        calm(&self.machine.wires.wire);
+        self.machine.wires.fleet.network.calm();
+        fleet::resume_all(&self.machine.wires.fleet);
         for place in self.machine.places.iter().flatten() {
             if place.is_foreign() {
                 place.exchange();
@@ -323,8 +427,10 @@ impl Nemesis {
                 disk.write_as_told();
             }
         }
-        if self.shared.node.borrow().is_none() {
-            self.start().await;
+        self.launch_all();
+        fleet::all_serve(&self.shared, &self.runtime, START_MAX).await;
+        if self.machine.nodes() > 1 {
+            self.runtime.sleep(LINKS_STAND).await;
         }
     }
 }
@@ -378,4 +484,28 @@ fn calm(wire: &RefCell<Wire>) {
         reply_lost_ppm: 0,
         ..wire.clone()
     });
+}
+
+/// Nodes that may be gone together with no set losing more than `most` drives: as many as can be found.
+/// Where payload is needed, the drive that was harmed before counts as gone.
+pub fn spared(prng: &mut Prng, machine: &Machine, most: usize, payload: bool) -> Vec<usize> {
+    let is_gone = |(set, position): (SetIndex, DriveIndex), gone: &[usize]| {
+        let harmed = payload && machine.place(set, position).may_fail.get();
+        harmed || gone.contains(&machine.wires.fleet.seats.node(set, position))
+    };
+    let is_spared = |gone: &[usize]| {
+        machine.places.iter().zip(0u16..).all(|(places, set)| {
+            let seats = (0u8..).take(places.len()).map(|at| (SetIndex(set), DriveIndex(at)));
+            seats.filter(|seat| is_gone(*seat, gone)).count() <= most
+        })
+    };
+    let mut left: Vec<usize> = (0..machine.nodes()).collect();
+    let mut gone = Vec::new();
+    while left.len() > 1 {
+        gone.push(left.swap_remove(prng.index(left.len())));
+        if !is_spared(&gone) {
+            gone.pop();
+        }
+    }
+    gone
 }

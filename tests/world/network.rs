@@ -1,8 +1,9 @@
 //! The links between simulated nodes, as docs/cluster.md tells them: what was not sent is told at once,
 //! what was sent and not answered ends without an answer.
 //!
-//! Each node has a link to every other, over which it asks and is answered. A link is cut when its other
-//! end has not been heard for three seconds, whether the process is paused, the machine is gone or one of
+//! Each node has a link to every other, over which it asks and is answered. When its other end has not been
+//! heard for a second, it is suspect: nobody waits for what was asked, and nothing is sent, until it is
+//! heard again. After three seconds the link is cut, whether the process is paused, the machine is gone or one of
 //! the two ways is blocked; soon after a process has died; and at once where the nemesis says so. It is
 //! up again some time after both ends run and both ways are open. What is on its way when a link is cut
 //! may still arrive, however late, as long as the process lives to which it goes; answers do not.
@@ -15,7 +16,9 @@ use std::time::Duration;
 
 use basalt_engine::sim::{Prng, SimRuntime};
 
-/// A link that has heard nothing for this long is cut; it is looked at so often.
+/// A link that has heard nothing for this long is suspect, and for that long is cut; it is looked at so
+/// often.
+const SUSPECT_AFTER: Duration = Duration::from_secs(1);
 const SILENCE_MAX: Duration = Duration::from_secs(3);
 const SILENCE_LOOK: Duration = Duration::from_millis(500);
 /// Until the other end hears that a process has died.
@@ -53,6 +56,7 @@ struct End {
 #[derive(Default)]
 struct Link {
     up: Cell<bool>,
+    suspect: Cell<bool>,
     /// Counts the times that it was cut.
     cuts: Cell<u64>,
     /// Whether both ends run and hear each other, and how often that has changed.
@@ -170,6 +174,11 @@ impl Network {
         self.changed();
     }
 
+    /// How many processes the node has had.
+    pub fn life(&self, node: usize) -> u64 {
+        self.nodes[node].life.get()
+    }
+
     /// The process of the node is no more. The others hear of it soon, unless the `machine` went as well.
     pub fn ends(self: &Rc<Self>, node: usize, machine: bool) {
         self.nodes[node].runs.set(false);
@@ -224,10 +233,9 @@ impl Network {
     /// again by itself.
     pub fn cut(self: &Rc<Self>, pair: (usize, usize)) {
         let link = &self.links[&pair];
-        link.up.set(false);
+        link.suspect.set(false);
         link.cuts.set(link.cuts.get() + 1);
-        let waiting = link.waiting.take();
-        waiting.into_values().for_each(|forget| forget());
+        link.close();
         if link.sound.get() {
             self.reconnect(pair);
         }
@@ -242,16 +250,16 @@ impl Network {
         for (&(from, to), link) in &self.links {
             let hears = |node: usize| self.nodes[node].runs.get() && !self.nodes[node].paused.get();
             let is_open = |way| !self.ways[&way].blocked.get();
-            let sound =
-                hears(from) && hears(to) && is_open((from, to)) && is_open((to, from));
+            let sound = hears(from) && hears(to) && is_open((from, to)) && is_open((to, from));
             if link.sound.replace(sound) == sound {
                 continue;
             }
             link.changes.set(link.changes.get() + 1);
             match sound {
+                true if link.suspect.replace(false) => link.up.set(true),
                 true if !link.up.get() => self.reconnect((from, to)),
                 true => {}
-                false => self.cut_if_silent((from, to)),
+                false => self.watch_silence((from, to)),
             }
         }
     }
@@ -267,15 +275,32 @@ impl Network {
         });
     }
 
-    fn cut_if_silent(self: &Rc<Self>, pair: (usize, usize)) {
+    fn watch_silence(self: &Rc<Self>, pair: (usize, usize)) {
         let changes = self.links[&pair].changes.get();
+        let look = self.world.delay(Duration::ZERO..SILENCE_LOOK);
         let network = self.clone();
-        let delay = SILENCE_MAX + self.world.delay(Duration::ZERO..SILENCE_LOOK);
-        self.world.schedule(delay, move || {
+        self.world.schedule(SUSPECT_AFTER + look, move || {
             let link = &network.links[&pair];
             if link.changes.get() == changes && link.up.get() {
+                link.suspect.set(true);
+                link.close();
+            }
+        });
+        let network = self.clone();
+        self.world.schedule(SILENCE_MAX + look, move || {
+            let link = &network.links[&pair];
+            if link.changes.get() == changes && link.suspect.get() {
                 network.cut(pair);
             }
         });
+    }
+}
+
+impl Link {
+    /// Nothing is sent any more, and nobody waits for an answer.
+    fn close(&self) {
+        self.up.set(false);
+        let waiting = self.waiting.take();
+        waiting.into_values().for_each(|forget| forget());
     }
 }

@@ -44,6 +44,12 @@ impl Machine {
         self.wires.fleet.seats.nodes
     }
 
+    /// The node of a drive.
+    pub fn node_of(&self, set: usize, position: usize) -> usize {
+        let (set, position) = (SetIndex(set as u16), DriveIndex(position as u8));
+        self.wires.fleet.seats.node(set, position)
+    }
+
     pub fn place(&self, set: SetIndex, position: DriveIndex) -> &Rc<Place> {
         &self.places[usize::from(set.0)][usize::from(position.0)]
     }

@@ -135,7 +135,7 @@ impl Bay for SimBay {
             Contents::Foreign => return Found::Unusable("it holds foreign files".to_owned()),
             Contents::Disk(disk) => disk.clone(),
         };
-        let storage = disk.open(&self.runtime);
+        let storage = disk.look(&self.runtime);
         let copies = match Copies::read(&storage).await {
             Ok(copies) => copies,
             Err(error) => return Found::Unusable(error.to_string()),

@@ -75,6 +75,10 @@ impl Starting {
         let unreached = |drives: &Vec<_>| vec![Found::Unreached; drives.len()];
         let mut found: Vec<Vec<Found>> = machine.places.iter().map(unreached).collect();
         for (set, position, seen) in told.into_iter().flatten().flatten() {
+            let seen = match &machine.wires.tamper {
+                Some(tamper) => tamper.found(seen),
+                None => seen,
+            };
             found[usize::from(set.0)][usize::from(position.0)] = seen;
         }
         let sets = (0..machine.places.len()).map(|set| SetIndex(set as u16));

@@ -9,12 +9,12 @@ use std::rc::Rc;
 
 use bytes::BytesMut;
 
-use super::{Drive, State};
+use super::{Drive, Pending, State};
 use crate::acceptor::KeyState;
 use crate::error::Result;
 use crate::format::{Entry, Origin};
 use crate::index::{Freed, Held, Place, Updated};
-use crate::journal::Mutation;
+use crate::journal::{Mutation, Reservation};
 use crate::record::{Kind, Layout, Record};
 use crate::request::{Certificate, Digest, Refusal, Reply, SmallShard};
 use crate::seam::{Runtime, Storage};
@@ -52,8 +52,9 @@ impl<R: Runtime, S: Storage> Drive<R, S> {
     }
 
     #[expect(clippy::too_many_arguments, reason = "the fields of one request")]
-    pub(super) async fn accept(
+    pub(super) fn accept(
         self: &Rc<Self>,
+        room: Reservation<R, S>,
         epoch: Epoch,
         key: Key,
         slot: Slot,
@@ -62,13 +63,25 @@ impl<R: Runtime, S: Storage> Drive<R, S> {
         record: Record,
         copy: Option<SmallShard>,
         fresh: bool,
-    ) -> Result<Reply> {
+    ) -> Pending {
         let step = Step { key: &key, epoch, record: Some(&record), copy: copy.as_ref() };
         let admit = |state: &State| state.refuse_new(&key, slot, ballot, fresh, &record);
         let accept = |state: &mut KeyState| state.accept(slot, ballot, base, &record);
-        let accepted = self.step(step, admit, accept).await?;
-        let accepted = accepted.map_err(|refused| self.name_winner(refused, &key, slot));
-        self.accepted_reply(accepted, &record).await
+        match self.step_in(room, step, admit, accept) {
+            Ok(()) => {
+                let state = self.state.borrow();
+                let wait_for = Cell::new(state.index.mutation_of(&key));
+                let has_shards = state.index.has_shards(&record, &wait_for);
+                drop(state);
+                let lacking = (!has_shards).then_some(record);
+                Pending { wait_for: wait_for.get(), reply: Reply::Accepted { has_shards }, lacking }
+            }
+            Err(refusal) => {
+                let (refused, wait_for) = self.refused(refusal, &key);
+                let reply = self.name_winner(refused, &key, slot).reply();
+                Pending { wait_for, reply, lacking: None }
+            }
+        }
     }
 
     pub(super) async fn learn(
@@ -104,19 +117,15 @@ impl<R: Runtime, S: Storage> Drive<R, S> {
         Ok(abandoned.map_or_else(Refused::reply, |()| Reply::Done))
     }
 
-    /// Answered at once: the certificate is true whether or not this drive remembers it.
-    pub(super) async fn certify(
+    /// Takes note that a record was decided. Nobody waits until that is durable.
+    pub(super) fn certify(
         self: &Rc<Self>,
+        room: Reservation<R, S>,
         key: Key,
         certificate: Certificate,
         settled: bool,
         listed: &[PayloadId],
-    ) -> Result<Reply> {
-        let bound = |state: &State| {
-            let bytes = key.as_bytes().len();
-            (1 + state.frees_at_most(&key), bytes)
-        };
-        let reservation = self.reserve(bound).await?;
+    ) {
         let mut mutation = Mutation::default();
         let number = self.journal.last() + 1;
         {
@@ -124,15 +133,14 @@ impl<R: Runtime, S: Storage> Drive<R, S> {
             let settled = settled && state.has_all(&key, certificate, listed);
             let updated = state.update(&key, |state| state.certify(certificate, settled));
             if !updated.changed {
-                return Ok(Reply::Done);
+                return;
             }
             mutation.push(&Entry::Certified { key, certificate, settled });
             push_freed(&mut mutation, &updated.freed);
             state.release(updated.freed, number);
         }
-        let appended = self.append(reservation, mutation, false);
+        let appended = self.append(room, mutation, false);
         assert_eq!(appended, number, "nothing came between");
-        Ok(Reply::Done)
     }
 
     fn name_winner(&self, mut refused: Refused, key: &Key, slot: Slot) -> Refused {
@@ -163,25 +171,47 @@ impl<R: Runtime, S: Storage> Drive<R, S> {
         admit: impl FnOnce(&State) -> Option<Refusal>,
         change: impl FnOnce(&mut KeyState) -> std::result::Result<T, Refusal>,
     ) -> Result<std::result::Result<T, Refused>> {
-        let reservation = self.reserve(|state| state.bound(&step)).await?;
-        let result = {
-            let mut state = self.state.borrow_mut();
-            state.segments.collect(self.journal.durable_reached());
-            let refusal = state.superblock.map.refuse(step.epoch).or_else(|| admit(&state));
-            if let Some(refusal) = refusal {
-                Err(refusal)
-            } else {
-                let number = self.journal.last() + 1;
-                let (result, mutation) = state.apply(&step, change, number);
-                drop(state);
-                self.append_if_any(reservation, mutation, number);
-                result
+        let bound = |state: &State| state.step_bound(step.key, step.record, step.copy);
+        let room = self.reserve(bound).await?;
+        let key = step.key;
+        let result = self.step_in(room, step, admit, change);
+        let (found, wait_for) = match result {
+            // What the answer tells of the key is all of it.
+            Ok(done) => (Ok(done), self.state.borrow().digest(key).1),
+            Err(refusal) => {
+                let (refused, wait_for) = self.refused(refusal, key);
+                (Err(refused), wait_for)
             }
         };
-        // The digest shows the key as the step left it, or as it was found.
-        let (digest, wait_for) = self.state.borrow().digest(step.key);
         self.durable(wait_for).await?;
-        Ok(result.map_err(|refusal| Refused { refusal, digest }))
+        Ok(found)
+    }
+
+    /// The part of a step that happens in memory, at once.
+    fn step_in<T>(
+        self: &Rc<Self>,
+        room: Reservation<R, S>,
+        step: Step<'_>,
+        admit: impl FnOnce(&State) -> Option<Refusal>,
+        change: impl FnOnce(&mut KeyState) -> std::result::Result<T, Refusal>,
+    ) -> std::result::Result<T, Refusal> {
+        let mut state = self.state.borrow_mut();
+        state.segments.collect(self.journal.durable_reached());
+        let refusal = state.superblock.map.refuse(step.epoch).or_else(|| admit(&state));
+        if let Some(refusal) = refusal {
+            return Err(refusal);
+        }
+        let number = self.journal.last() + 1;
+        let (result, mutation) = state.apply(&step, change, number);
+        drop(state);
+        self.append_if_any(room, mutation, number);
+        result
+    }
+
+    /// A refusal with the key as the step left it, or as it was found, and what the answer waits for.
+    fn refused(&self, refusal: Refusal, key: &Key) -> (Refused, u64) {
+        let (digest, wait_for) = self.state.borrow().digest(key);
+        (Refused { refusal, digest }, wait_for)
     }
 
     /// The copy that `record` keeps here, if it travels with the record and is here.
@@ -195,6 +225,11 @@ fn push_freed(mutation: &mut Mutation, freed: &Freed) {
     for (payload, _) in freed {
         mutation.push(&Entry::Freed { payload: *payload });
     }
+}
+
+/// Payloads that the records of a key can name.
+fn names_at_most(state: &KeyState) -> usize {
+    state.records().map(Record::payload_count).sum()
 }
 
 /// What a step is about, apart from what it does.
@@ -226,7 +261,7 @@ impl State {
     fn update<T>(&mut self, key: &Key, change: impl FnOnce(&mut KeyState) -> T) -> Updated<T> {
         let before = self.index.key(key).map(superseded::before).unwrap_or_default();
         let updated = self.index.update(key, change);
-        if updated.changed {
+        if updated.changed && !before.is_empty() {
             self.superseded.note(key, before, self.index.key(key));
         }
         updated
@@ -242,17 +277,24 @@ impl State {
     }
 
     /// Entries and bytes that a step may add to the journal.
-    fn bound(&self, step: &Step<'_>) -> (usize, usize) {
-        let key = step.key.as_bytes().len();
-        let state = self.index.key(step.key).map_or(0, KeyState::encoded_bytes);
-        let record = step.record.map_or(0, |record| record.bytes().len());
-        let copy = step.copy.map_or(0, |copy| copy.bytes.len() + key);
-        (3 + self.frees_at_most(step.key), key + state + record + copy)
+    pub(super) fn step_bound(
+        &self,
+        key: &Key,
+        record: Option<&Record>,
+        copy: Option<&SmallShard>,
+    ) -> (usize, usize) {
+        let known = self.index.key(key);
+        let state = known.map_or(0, KeyState::encoded_bytes);
+        let frees = known.map_or(0, names_at_most);
+        let record = record.map_or(0, |record| record.bytes().len());
+        let name = key.as_bytes().len();
+        let copy = copy.map_or(0, |copy| copy.bytes.len() + name);
+        (3 + frees, name + state + record + copy)
     }
 
     /// Payloads that a change of `key` can free.
     pub(super) fn frees_at_most(&self, key: &Key) -> usize {
-        self.index.key(key).map_or(0, |state| state.records().map(Record::payload_count).sum())
+        self.index.key(key).map_or(0, names_at_most)
     }
 
     /// Applies a step, and says what the journal has to hold of it.
@@ -268,9 +310,9 @@ impl State {
             self.take_copy(step, &mut mutation, number);
         }
         if updated.changed {
+            self.index.set_mutation(step.key, number);
             mutation.push(&self.key_entry(step.key));
             push_freed(&mut mutation, &updated.freed);
-            self.index.set_mutation(step.key, number);
             self.release(updated.freed, number);
         }
         (updated.result, mutation)
@@ -295,8 +337,9 @@ impl State {
 
     /// The entry that says what the drive knows of `key`.
     pub(super) fn key_entry(&self, key: &Key) -> Entry {
-        let mut encoded = BytesMut::new();
-        self.index.key(key).expect("the key is in the index").encode(&mut encoded);
+        let state = self.index.key(key).expect("the key is in the index");
+        let mut encoded = BytesMut::with_capacity(state.encoded_bytes());
+        state.encode(&mut encoded);
         Entry::KeySet { key: key.clone(), state: encoded.freeze() }
     }
 
@@ -326,8 +369,8 @@ impl State {
             return None;
         }
         let brings_nothing =
-            record.payload_count() > 0 && self.index.has_shards(record, &Cell::new(0));
-        let room = brings_nothing || self.segments.free() >= self.put_reserve();
+            || record.payload_count() > 0 && self.index.has_shards(record, &Cell::new(0));
+        let room = self.segments.free() >= self.put_reserve() || brings_nothing();
         (!room).then_some(Refusal::Full)
     }
 }

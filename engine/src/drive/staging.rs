@@ -18,7 +18,7 @@ use crate::checksum::{RUN_BLOCKS, checksum_block};
 use crate::error::{Error, Result};
 use crate::format::{Extent, Origin, Stored};
 use crate::index::{Held, Place};
-use crate::journal::Mutation;
+use crate::journal::{Mutation, Reservation};
 use crate::progress::Progress;
 use crate::record::SMALL_SHARD_BYTES_MAX;
 use crate::request::{Reply, SmallShard};
@@ -173,21 +173,21 @@ impl<R: Runtime, S: Storage> Drive<R, S> {
         Ok(Reply::Done)
     }
 
-    pub(super) async fn stage_small(
+    /// Takes a whole small shard. The answer waits for the mutation that is returned.
+    pub(super) fn stage_small(
         self: &Rc<Self>,
+        room: Reservation<R, S>,
         payload: PayloadId,
         key: Key,
         operation: OperationId,
         shard: SmallShard,
-    ) -> Result<Reply> {
+    ) -> Result<u64> {
         if shard.bytes.len() as u64 > SMALL_SHARD_BYTES_MAX {
             return Err(Error::Limit {
                 what: "bytes of a small shard",
                 limit: SMALL_SHARD_BYTES_MAX,
             });
         }
-        let bytes = key.as_bytes().len() + shard.bytes.len();
-        let reservation = self.reserve(|_| (1, bytes)).await?;
         let number = self.journal.last() + 1;
         let mut mutation = Mutation::default();
         let wait_for = {
@@ -210,9 +210,8 @@ impl<R: Runtime, S: Storage> Drive<R, S> {
                 }
             }
         };
-        self.append_if_any(reservation, mutation, number);
-        self.durable(wait_for).await?;
-        Ok(Reply::Done)
+        self.append_if_any(room, mutation, number);
+        Ok(wait_for)
     }
 }
 

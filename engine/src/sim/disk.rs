@@ -115,6 +115,12 @@ impl SimDisk {
         SimStorage::new(self.clone(), runtime.clone(), state.opening)
     }
 
+    /// The disk as whoever has it open sees it, for a look that disturbs nothing.
+    pub fn look(&self, runtime: &SimRuntime) -> SimStorage {
+        let opening = self.state.borrow().opening;
+        SimStorage::new(self.clone(), runtime.clone(), opening)
+    }
+
     /// Cuts the power: see `medium` for what is left.
     pub fn power_cut(&self) {
         let parked = {

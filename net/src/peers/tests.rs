@@ -163,7 +163,7 @@ struct Drives {
 
 impl Service for Drives {
     fn ask(&self, asked: Asked) -> Replies {
-        let (sender, replies) = Replies::channel();
+        let (sender, replies) = Replies::expect(asked.requests.len());
         for (drive, request) in asked.requests {
             let sender = sender.clone();
             let pause = self.runtime.delay(Duration::ZERO..Duration::from_millis(20));
@@ -172,8 +172,7 @@ impl Service for Drives {
             self.most_bytes.set(self.most_bytes.get().max(open.get()));
             self.runtime.schedule(pause, move || {
                 open.set(open.get() - cost);
-                // The connection may be gone.
-                let _ = sender.unbounded_send((drive, answer(request)));
+                sender.send(drive, answer(request));
             });
         }
         replies
@@ -254,7 +253,7 @@ impl World {
             (DriveIndex(1), Request::ReadRun { payload, first_block: 0, blocks: 7 }),
             (DriveIndex(5), Request::ReadRun { payload, first_block: 0, blocks: 1 }),
         ];
-        let (sender, mut replies) = Replies::channel();
+        let (sender, mut replies) = Replies::expect(requests.len());
         self.peers.ask(NodeIndex(1), SetIndex(0), requests, sender);
         let mut answered = Vec::new();
         let mut done = 0;
@@ -352,4 +351,22 @@ fn nodes_that_do_not_fit_say_so_and_never_connect() {
             assert_eq!(world.ask(1).await, 0);
         });
     }
+}
+
+#[test]
+fn nobody_waits_long_for_a_node_that_hangs() {
+    let simulation = Simulation::new(5);
+    let world = Rc::new(world(&simulation, identity(1)));
+    simulation.block_on(&world.client.clone(), async move {
+        let clock = world.client.clone();
+        clock.sleep(Duration::from_secs(1)).await;
+        world.network.stall_ppm.set(1_000_000);
+        let asked = clock.now();
+        assert_eq!(world.ask(1).await, 0);
+        let waited = clock.now().since(asked);
+        assert!(waited < SUSPECT_AFTER + 2 * SUSPICION_LOOK, "{waited:?}");
+        let asked = clock.now();
+        assert_eq!(world.ask(2).await, 0);
+        assert_eq!(clock.now(), asked, "it is suspect");
+    });
 }

@@ -202,6 +202,7 @@ fn first_node(settings: Settings, space_bytes: &[u64]) -> ServerConfig {
             state: State::Blank,
             device: 1,
             sharing: 1,
+            made: false,
             space_bytes,
             terms: Terms { allow_buffered: false, may_be_on_root: false },
         })

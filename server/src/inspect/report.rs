@@ -256,7 +256,7 @@ mod tests {
 
     #[test]
     fn an_object() {
-        let digest = Digest { slots: vec![slot(true, false)], ..Digest::default() };
+        let digest = Digest { slots: smallvec::smallvec![slot(true, false)], ..Digest::default() };
         let packed = Stored::Packed {
             checksum: 0,
             at: basalt_engine::units::BlockIndex(900),
@@ -282,8 +282,9 @@ mod tests {
     #[test]
     fn keys_are_counted_by_what_they_are() {
         let mut counted = Keys::default();
-        let unsettled = Digest { slots: vec![slot(true, false)], ..Digest::default() };
-        let settled = Digest { slots: vec![slot(true, true)], ..Digest::default() };
+        let unsettled =
+            Digest { slots: smallvec::smallvec![slot(true, false)], ..Digest::default() };
+        let settled = Digest { slots: smallvec::smallvec![slot(true, true)], ..Digest::default() };
         counted.count(&Key::new(Keyspace::Objects, Incarnation(1), b"a"), &unsettled);
         counted.count(&Key::new(Keyspace::Objects, Incarnation(1), b"b"), &settled);
         counted.count(&Key::new(Keyspace::System, Incarnation(0), b"bucket/x"), &settled);

@@ -63,6 +63,8 @@ pub struct Drive {
     pub sharing: usize,
     /// What the drive holds and can grow to, as its share.
     pub space_bytes: u64,
+    /// Its directory was missing, and made by this start.
+    pub made: bool,
     pub terms: Terms,
 }
 
@@ -75,6 +77,11 @@ pub struct Terms {
     /// of their own it is a mount point without its mount, and filling it would put a drive's data
     /// on the root file system.
     pub may_be_on_root: bool,
+}
+
+/// Takes back a directory that this start made.
+pub fn unmake(path: &Path) -> io::Result<()> {
+    fs::remove_dir(path)
 }
 
 /// What stands at the place of a drive now. Makes nothing.
@@ -96,7 +103,7 @@ impl Drive {
     fn new(path: &Path, state: State, device: u64, allow_buffered: bool) -> Self {
         let terms = Terms { allow_buffered, may_be_on_root: true };
         let path = path.to_path_buf();
-        Self { path, state, device, sharing: 0, space_bytes: 0, terms }
+        Self { path, state, device, sharing: 0, space_bytes: 0, made: false, terms }
     }
 
     fn refuse(&mut self, fault: Fault) {
@@ -122,6 +129,7 @@ pub struct Examination {
 pub fn examine(paths: &[PathBuf], allow_buffered: bool) -> Result<Examination, Refusal> {
     let first_start = !paths.iter().any(|path| path.join(DATA_FILE).exists());
     let open = if first_start { Directory::open_or_make } else { Directory::open };
+    let there: Vec<bool> = paths.iter().map(|path| path.exists()).collect();
     let opened: Vec<_> = paths.iter().map(|path| open(path)).collect();
     check_distinct(&opened)?;
     let root_device = root_device();
@@ -130,8 +138,9 @@ pub fn examine(paths: &[PathBuf], allow_buffered: bool) -> Result<Examination, R
     let mut drives = Vec::new();
     let mut locks = Vec::new();
     let mut warnings = Vec::new();
-    for (path, directory) in paths.iter().zip(opened) {
+    for ((path, directory), there) in paths.iter().zip(opened).zip(there) {
         let mut drive = Drive::new(path, State::Blank, 0, allow_buffered);
+        drive.made = !there && directory.is_ok();
         let examined = directory.and_then(|directory| {
             let warning = directory.file_system(terms)?;
             Ok((contents(path)?, warning, directory))

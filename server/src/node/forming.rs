@@ -26,8 +26,8 @@ use futures_util::FutureExt;
 use futures_util::future::{Either, LocalBoxFuture, join_all, select};
 
 use super::bay::DirectoryBay;
-use super::drives::Drive;
-use super::formation::{self, Decision, Found, Plan};
+use super::drives::{self, Drive};
+use super::formation::{self, Decision, Found, Plan, Step};
 use super::founding::{Declined, Ground, Ticket};
 use super::host::{Bay, Host, Sizes};
 use super::peering::{self, Caller, NodeDial, OwnSeats};
@@ -44,7 +44,7 @@ const TELL_INTERVAL: Duration = Duration::from_secs(5);
 
 /// What clients are told meanwhile.
 const COME_LATER: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/xml\r\n\
-    Retry-After: 2\r\nConnection: close\r\nContent-Length: 126\r\n\r\n\
+    Retry-After: 2\r\nConnection: close\r\nContent-Length: 118\r\n\r\n\
     <Error><Code>XMinioServerNotInitialized</Code>\
     <Message>Server not initialized yet, please try again.</Message></Error>";
 
@@ -60,10 +60,30 @@ pub(super) async fn agree(
     here.listen(config, cluster)?;
     let dial = NodeDial::new(Rc::new(cluster.clone()), config.certificates.clone());
     let identity = peering::identity(cluster, None);
-    let peers = Peers::new(runtime.clone(), dial, identity, cluster.nodes.len(), true);
+    let peers = Peers::new(runtime.clone(), dial, identity, cluster.nodes.len(), false);
     peers.connect_all(&[Lane::Steps]);
     let starting = Starting { here, peers, this: cluster.this, nodes: nodes(config, cluster.this) };
-    starting.agree().await
+    let mut plan = starting.agree().await?;
+    for (set, position, drive) in own_seats(config).iter().filter(|(_, _, drive)| drive.made) {
+        leave_missing(drive, &mut plan.steps[usize::from(set.0)][usize::from(position.0)]);
+    }
+    Ok(plan)
+}
+
+/// A node that finds none of its drives makes their directories, because it may be a first start. Where it
+/// turns out that the deployment is formed, a missing directory is a missing drive, and not a new one.
+fn leave_missing(drive: &Drive, step: &mut Step) {
+    if *step != Step::Replace {
+        return;
+    }
+    if let Err(error) = drives::unmake(&drive.path) {
+        tracing::warn!(drive = %drive.path.display(), %error, "its directory was made and stays");
+    }
+    *step = Step::Refuse(
+        "its directory is not there. Mount the drive; an empty directory in its place is filled from \
+         the other drives"
+            .to_owned(),
+    );
 }
 
 /// The drives of this node, by their seats.
@@ -362,10 +382,10 @@ fn text(declined: Declined) -> String {
 
 impl Service for Here {
     fn ask(&self, asked: Asked) -> Replies {
-        let (answers, replies) = Replies::channel();
+        let (answers, replies) = Replies::expect(asked.requests.len());
         for (drive, _) in asked.requests {
             let error = Error::Unavailable { reason: "its node is starting" };
-            let _ = answers.unbounded_send((drive, Reply::Failed(error)));
+            answers.send(drive, Reply::Failed(error));
         }
         replies
     }
@@ -384,5 +404,22 @@ mod tests {
         let text = std::str::from_utf8(COME_LATER).expect("text");
         let (head, body) = text.split_once("\r\n\r\n").expect("a head");
         assert!(head.ends_with(&format!("Content-Length: {}", body.len())), "{}", body.len());
+    }
+
+    #[test]
+    fn a_directory_that_was_missing_is_not_taken_for_a_new_drive() {
+        let place = tempfile::tempdir().expect("a directory");
+        let path = place.path().join("drive");
+        let examined = drives::examine(std::slice::from_ref(&path), true).expect("usable");
+        let drive = examined.drives[0].clone();
+        assert!(drive.made && path.exists());
+        let mut step = Step::Replace;
+        leave_missing(&drive, &mut step);
+        assert!(matches!(step, Step::Refuse(_)) && !path.exists());
+
+        std::fs::create_dir(&path).expect("made by the operator");
+        drop(examined);
+        let examined = drives::examine(std::slice::from_ref(&path), true).expect("usable");
+        assert!(!examined.drives[0].made, "it was there");
     }
 }

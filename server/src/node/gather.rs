@@ -132,6 +132,7 @@ impl Open {
 #[cfg(test)]
 mod tests {
     use basalt_engine::runtime::{Options, start};
+    use std::sync::atomic::{AtomicU16, Ordering};
     use std::sync::{Arc, Mutex};
 
     use super::*;
@@ -139,10 +140,12 @@ mod tests {
     #[test]
     fn every_core_asks_and_answers() {
         const CORES: u16 = 2;
+        let asking = Arc::new(AtomicU16::new(CORES));
         let (words, inlets) = queues(CORES);
         let inlets = Arc::new(Mutex::new(inlets.into_iter().map(Some).collect::<Vec<_>>()));
         let running = start(&Options::new(CORES, 1 << 20), move |runtime| {
             let (words, inlets) = (words.clone(), Arc::clone(&inlets));
+            let asking = Arc::clone(&asking);
             async move {
                 let core = runtime.core();
                 let inlet = inlets.lock().expect("nobody panicked")[usize::from(core.0)].take();
@@ -155,8 +158,13 @@ mod tests {
                     assert_eq!(gathering.sum().await.expect("all answer").received_bytes, 3);
                 }
                 assert!(gathering.shared.open.borrow().waiting.is_empty());
-                // The other core may not have asked all yet.
-                runtime.sleep(Duration::from_millis(500)).await;
+                // A core that leaves does not answer any more.
+                asking.fetch_sub(1, Ordering::AcqRel);
+                let deadline = runtime.now().plus(2 * PATIENCE);
+                while asking.load(Ordering::Acquire) > 0 {
+                    assert!(runtime.now() < deadline, "the other core is done as well");
+                    runtime.sleep(Duration::from_millis(1)).await;
+                }
             }
         });
         running.expect("cores start").join().expect("all were answered");

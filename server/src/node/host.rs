@@ -10,10 +10,11 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use basalt_engine::Error;
-use basalt_engine::drive::{Drive, Format};
+use basalt_engine::drive::{Begun, Drive, Format};
 use basalt_engine::request::{Reply, Request, SetMap};
 use basalt_engine::seam::{Runtime, Storage};
 use basalt_engine::units::{BlockCount, DeploymentId, DriveId, DriveIndex, Epoch, SetIndex};
+use basalt_net::cores::Served;
 use basalt_net::mailbox::Mailbox;
 use futures_util::future::{Either, select};
 
@@ -129,19 +130,38 @@ impl<B: Bay, R: Runtime> Host<B, R> {
     }
 
     pub async fn handle(self: Rc<Self>, request: Request) -> Reply {
-        let Some(drive) = self.drive() else {
-            return Reply::Failed(Error::Unavailable { reason: "the drive is down" });
-        };
+        match self.serve(request) {
+            Served::Now(reply) => reply,
+            Served::Later(reply) => reply.await,
+        }
+    }
+
+    /// Answers a request within the call, where nothing has to be waited for.
+    pub fn serve(self: Rc<Self>, request: Request) -> Served {
+        let unavailable = |reason| Served::Now(Reply::Failed(Error::Unavailable { reason }));
+        let Some(drive) = self.drive() else { return unavailable("the drive is down") };
         if self.is_candidate(&drive) && !asks_a_candidate(self.set, &request) {
-            return Reply::Failed(Error::Unavailable {
-                reason: "the drive has not joined its set",
-            });
+            return unavailable("the drive has not joined its set");
         }
-        let reply = drive.handle(request).await;
+        match drive.begin(request) {
+            Begun::Answered(reply) => Served::Now(reply),
+            Begun::Until(pending) => Served::Later(Box::pin(async move {
+                let reply = drive.finish(pending).await;
+                self.fence_if_failed(&drive);
+                reply
+            })),
+            Begun::Later(request) => Served::Later(Box::pin(async move {
+                let reply = drive.handle_later(request).await;
+                self.fence_if_failed(&drive);
+                reply
+            })),
+        }
+    }
+
+    fn fence_if_failed(&self, drive: &Rc<Drive<R, B::Storage>>) {
         if let Some(error) = drive.fenced() {
-            self.fence(&drive, &error.to_string()).await;
+            self.fence(drive, &error.to_string());
         }
-        reply
     }
 
     /// Ends the drive in an orderly way: everything durable, nothing left to replay.
@@ -164,7 +184,7 @@ impl<B: Bay, R: Runtime> Host<B, R> {
 
     /// Whether the drive is formatted but in no map yet.
     fn is_candidate(&self, drive: &Drive<R, B::Storage>) -> bool {
-        drive.map().drives[usize::from(self.position.0)].drive != drive.id()
+        !drive.is_in_its_map(self.position)
     }
 
     /// Looks after the place for as long as the core runs.
@@ -192,13 +212,13 @@ impl<B: Bay, R: Runtime> Host<B, R> {
                 }
             }
             Either::Left((Ok(()), _)) => self.help_into_the_set(drive, store),
-            Either::Left((Err(error), _)) => self.fence(drive, &error.to_string()).await,
-            Either::Right(_) => self.fence(drive, "it does not answer").await,
+            Either::Left((Err(error), _)) => self.fence(drive, &error.to_string()),
+            Either::Right(_) => self.fence(drive, "it does not answer"),
         }
     }
 
     /// Ends the use of a drive that failed. Its state in memory goes; its bytes stay.
-    async fn fence(&self, drive: &Rc<Drive<R, B::Storage>>, reason: &str) {
+    fn fence(&self, drive: &Rc<Drive<R, B::Storage>>, reason: &str) {
         let current = self.drive().is_some_and(|current| Rc::ptr_eq(&current, drive));
         if !current {
             return;

@@ -36,7 +36,8 @@ impl Pages {
     }
 
     pub(super) async fn page(self, page: MetricsPage, overview: Overview) -> String {
-        let place = Teller { places: &self.places, server: self.places.endpoint(self.places.this) };
+        let teller =
+            Teller { places: &self.places, server: self.places.endpoint(self.places.this) };
         let mut text = Text::default();
         match page {
             // Before the first look at the drives all of them would seem lost.
@@ -49,21 +50,21 @@ impl Pages {
                         .count(),
                     is_good: overview.health(Health::Cluster).is_good,
                 };
-                overview.look(|sets| place.cluster(sets, &cluster, &mut text));
+                overview.look(|sets| teller.cluster(sets, &cluster, &mut text));
                 let nodes: Vec<NodeIndex> = self.places.all_nodes().collect();
-                overview.look(|sets| place.drives(&nodes, sets, &mut text));
-                place.requests(self.gathering.sum().await.as_ref(), &mut text);
-                place.readings(&process::process(), &mut text);
+                overview.look(|sets| teller.drives(&nodes, sets, &mut text));
+                teller.requests(self.gathering.sum().await.as_ref(), &mut text);
+                teller.readings(&process::process(), &mut text);
             }
             MetricsPage::Node => {
-                overview.look(|sets| place.drives(&[self.places.this], sets, &mut text));
-                place.requests(self.gathering.sum().await.as_ref(), &mut text);
-                place.readings(&process::process(), &mut text);
+                overview.look(|sets| teller.drives(&[self.places.this], sets, &mut text));
+                teller.requests(self.gathering.sum().await.as_ref(), &mut text);
+                teller.readings(&process::process(), &mut text);
             }
             MetricsPage::Bucket => {
-                place.buckets(self.gathering.sum().await.as_ref(), &mut text);
+                teller.buckets(self.gathering.sum().await.as_ref(), &mut text);
             }
-            MetricsPage::Resource => place.readings(&process::machine(), &mut text),
+            MetricsPage::Resource => teller.readings(&process::machine(), &mut text),
         }
         text.out
     }

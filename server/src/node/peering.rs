@@ -7,6 +7,7 @@
 use std::cell::{Cell, RefCell};
 use std::io::{self, IoSlice};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use basalt_engine::request::{Reply, Request};
@@ -24,6 +25,7 @@ use basalt_net::wire::handshake::{Identity, MAGIC, Secret};
 use basalt_net::wire::message::{Asked, Call, CallAnswer, SeatFound, Standing};
 use futures_util::FutureExt;
 use futures_util::future::{Either, LocalBoxFuture, join_all, select};
+use rustls::ClientConfig;
 
 use super::bay::DirectoryBay;
 use super::drives::Drive;
@@ -33,7 +35,7 @@ use super::nodes::Nodes;
 use super::secure::{SecurePeer, SecureStream};
 use super::stream::HttpStream;
 use crate::cluster::Cluster;
-use crate::tls::Certificates;
+use crate::tls::{Certificates, Stamp};
 
 /// How long one address of a node may take to accept a connection.
 const CONNECT: Duration = Duration::from_secs(1);
@@ -132,11 +134,27 @@ impl Caller {
 pub(super) struct NodeDial {
     cluster: Rc<Cluster>,
     certificates: Option<Certificates>,
+    /// What was made of the certificates, and of which files: reading all that a machine trusts takes
+    /// long.
+    loaded: RefCell<Option<(Stamp, Arc<ClientConfig>)>>,
 }
 
 impl NodeDial {
     pub(super) fn new(cluster: Rc<Cluster>, certificates: Option<Certificates>) -> Self {
-        Self { cluster, certificates }
+        Self { cluster, certificates, loaded: RefCell::default() }
+    }
+
+    fn client_config(&self, certificates: &Certificates) -> io::Result<Arc<ClientConfig>> {
+        let now = certificates.stamp();
+        let mut loaded = self.loaded.borrow_mut();
+        if let Some((stamp, config)) = &*loaded
+            && *stamp == now
+        {
+            return Ok(Arc::clone(config));
+        }
+        let config = certificates.load_for_peers().map_err(io::Error::other)?;
+        *loaded = Some((now, Arc::clone(&config)));
+        Ok(config)
     }
 }
 
@@ -157,10 +175,9 @@ impl Dial for NodeDial {
             let Some(certificates) = &self.certificates else {
                 return Ok(ToPeer::Plain(Caller::peer(stream)));
             };
-            // Read each time, so that changed files hold from the next connection on.
-            let config = certificates.load_for_peers().map_err(io::Error::other)?;
+            let config = self.client_config(certificates)?;
             let stream = SecureStream::connect(stream, config, &address.host).await?;
-            return Ok(ToPeer::Secure(stream.for_peer()));
+            return Ok(ToPeer::Secure(Box::new(stream.for_peer())));
         }
         Err(trouble)
     }
@@ -173,7 +190,7 @@ impl Dial for NodeDial {
 /// A connection that this node made.
 pub(super) enum ToPeer {
     Plain(PeerStream),
-    Secure(SecurePeer),
+    Secure(Box<SecurePeer>),
 }
 
 impl Stream for ToPeer {
@@ -273,3 +290,6 @@ pub(super) fn found(standing: Standing) -> Found {
         Standing::Unusable(reason) => Found::Unusable(reason),
     }
 }
+
+#[cfg(test)]
+mod fuzz;

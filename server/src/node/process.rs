@@ -5,7 +5,6 @@ use std::fs;
 
 /// The unit of times in `/proc/PID/stat`, per second: fixed in the kernel's interface.
 const TICKS: f64 = 100.0;
-const PAGE_BYTES: u64 = 4096;
 
 /// One reading: name, help, type, value.
 #[derive(Debug, Clone, PartialEq)]
@@ -19,8 +18,8 @@ pub(super) struct Reading {
 /// Of this process.
 pub(super) fn process() -> Vec<Reading> {
     let text = |path: &str| fs::read_to_string(path).unwrap_or_default();
-    let mut readings =
-        of_stat(&text("/proc/self/stat"), &text("/proc/uptime"), &text("/proc/stat"));
+    let (stat, page_bytes) = (text("/proc/self/stat"), rustix::param::page_size());
+    let mut readings = of_stat(&stat, page_bytes, &text("/proc/uptime"), &text("/proc/stat"));
     readings.extend(of_io(&text("/proc/self/io")));
     readings.extend(of_limits(&text("/proc/self/limits")));
     let open = fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
@@ -45,8 +44,8 @@ fn counter(name: &'static str, help: &'static str, value: f64) -> Reading {
     Reading { name, help, kind: "counter", value }
 }
 
-/// From the process's line, the machine's time since its start, and its statistics.
-fn of_stat(stat: &str, uptime: &str, machine: &str) -> Vec<Reading> {
+/// From the process's line, the machine's pages and time since its start, and its statistics.
+fn of_stat(stat: &str, page_bytes: usize, uptime: &str, machine: &str) -> Vec<Reading> {
     // The name, in parentheses, may hold anything; fields are counted from 3 behind it.
     let fields: Vec<&str> = match stat.rsplit_once(')') {
         Some((_, rest)) => rest.split_whitespace().collect(),
@@ -67,7 +66,7 @@ fn of_stat(stat: &str, uptime: &str, machine: &str) -> Vec<Reading> {
         gauge(
             "minio_node_process_resident_memory_bytes",
             "Memory in use.",
-            resident * PAGE_BYTES as f64,
+            resident * page_bytes as f64,
         ),
     ];
     let up = uptime.split_whitespace().next().and_then(|value| value.parse::<f64>().ok());
@@ -148,13 +147,13 @@ mod tests {
     #[test]
     fn the_kernels_texts_are_read() {
         let stat = "7 (a) b) S 1 7 7 0 -1 4 1 0 0 0 250 150 0 0 20 0 3 0 6000 8192 3 1 2";
-        let readings = of_stat(stat, "100.5 3.0", "cpu 1 2\nbtime 1000\n");
+        let readings = of_stat(stat, 16 << 10, "100.5 3.0", "cpu 1 2\nbtime 1000\n");
         assert_eq!(
             values(&readings),
             [
                 ("minio_node_process_cpu_total_seconds", 4.0),
                 ("minio_node_process_virtual_memory_bytes", 8192.0),
-                ("minio_node_process_resident_memory_bytes", 12_288.0),
+                ("minio_node_process_resident_memory_bytes", 49_152.0),
                 ("minio_node_process_uptime_seconds", 40.5),
                 ("minio_node_process_starttime_seconds", 1060.0),
             ]
@@ -170,7 +169,9 @@ mod tests {
 
     #[test]
     fn what_cannot_be_read_is_left_out() {
-        assert!(of_stat("", "", "").is_empty() && of_stat("7 (a) S 1", "", "").is_empty());
+        assert!(
+            of_stat("", 4096, "", "").is_empty() && of_stat("7 (a) S 1", 4096, "", "").is_empty()
+        );
         assert!(of_io("").is_empty() && of_memory("").is_empty() && of_load("").is_empty());
         assert_eq!(of_limits("Max open files unlimited"), None);
     }

@@ -96,8 +96,11 @@ pub(crate) fn bucket_key(name: &str) -> Key {
 
 impl<M: Mailbox, R: Runtime> Store<M, R> {
     pub async fn bucket(&self, name: &str) -> Result<Bucket> {
-        let (_, value) = self.bucket_value(name).await?;
-        let bucket = value.map(|value| value.bucket(name));
+        let drives = self.quorums(SYSTEM_SET).drives as u64;
+        // The looks at one bucket are spread over the drives.
+        let start = DriveIndex((self.runtime().random_u64() % drives) as u8);
+        let read = self.read_head(SYSTEM_SET, &bucket_key(name), start, false).await?;
+        let bucket = read.live().and_then(Value::of).map(|value| value.bucket(name));
         self.remember_bucket(name, bucket.as_ref());
         bucket.ok_or(Error::NoSuchBucket)
     }

@@ -1,12 +1,15 @@
-//! PUT, from top to bottom: find the bucket, look at the key, stage the body, have the record
+//! PUT, from top to bottom: look at the bucket and the key, stage the body, have the record
 //! decided, answer. Everything before the decision is invisible and reclaimable.
 
 use basalt_engine::record::{Etag, Fields, Kind, Layout, PayloadForm, Record};
 use basalt_engine::seam::Runtime;
-use basalt_engine::units::{Key, Keyspace, OperationId, PayloadId, Slot, VersionId};
+use basalt_engine::units::{
+    Incarnation, Key, Keyspace, OperationId, PayloadId, SetIndex, Slot, VersionId,
+};
 use basalt_net::mailbox::Mailbox;
+use futures_util::future::join;
 
-use super::api::{Condition, Put, Source, StorageClass, Written};
+use super::api::{Bucket, Condition, Put, Source, StorageClass, Written};
 use super::error::Result;
 use super::layout;
 use super::metadata::{encode_checksums, encode_metadata};
@@ -17,10 +20,8 @@ use super::version::{VersionName, Which};
 
 impl<M: Mailbox, R: Runtime> Store<M, R> {
     pub async fn put(&self, put: Put, body: &mut impl Source) -> Result<Written> {
-        let bucket = self.bucket(&put.bucket).await?;
-        let key = Key::new(Keyspace::Objects, bucket.incarnation, &put.key);
         let place = self.place(&put.bucket, &put.key);
-        let before = self.read_key(place.set, &key).await?;
+        let (bucket, key, before) = self.look(place.set, &put.bucket, &put.key).await?;
         self.check_condition(place.set, &key, &before, &put.condition).await?;
 
         let operation = OperationId(self.runtime().random_u128());
@@ -36,6 +37,32 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
         let name = decided.and_then(|(slot, record)| shown_name(slot, &record));
         let (etag, version, size) = (fields.etag, fields.version, fields.size);
         Ok(Written { etag, version, name, checksums: staged.checksums, size })
+    }
+
+    /// A bucket, and the head of a key in it. Both are asked for side by side where this core knows which
+    /// life of the bucket's name it is probably about.
+    async fn look(
+        &self,
+        set: SetIndex,
+        bucket: &str,
+        name: &[u8],
+    ) -> Result<(Bucket, Key, KeyRead)> {
+        let key_in = |life: Incarnation| Key::new(Keyspace::Objects, life, name);
+        let Some(known) = self.remembered_bucket(bucket) else {
+            let bucket = self.bucket(bucket).await?;
+            let key = key_in(bucket.incarnation);
+            let read = self.read_key(set, &key).await?;
+            return Ok((bucket, key, read));
+        };
+        let key = key_in(known.incarnation);
+        let (found, read) = join(self.bucket(bucket), self.read_key(set, &key)).await;
+        let found = found?;
+        if found.incarnation == known.incarnation {
+            return Ok((found, key, read?));
+        }
+        let key = key_in(found.incarnation);
+        let read = self.read_key(set, &key).await?;
+        Ok((found, key, read))
     }
 
     /// How the payload will be spread, given which drives answered a moment ago; `None` where there

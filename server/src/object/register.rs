@@ -677,17 +677,12 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
     }
 
     fn ground(&self, set: SetIndex) -> Ground {
-        let map = self.map(set);
         Ground {
             quorums: self.quorums(set),
             voting: self.voting_mask(set),
-            epoch: map.epoch,
+            epoch: self.epoch(set),
             proposer: self.runtime().random_u64(),
         }
-    }
-
-    pub(super) fn voting_mask(&self, set: SetIndex) -> u16 {
-        self.voting_drives(set).into_iter().fold(0, |mask, drive| mask | 1 << drive.0)
     }
 
     fn error_of(&self, set: SetIndex, ended: Ended, action: &'static str) -> Error {

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use basalt_engine::record::{Kind, Layout, PayloadForm, Record};
-use basalt_engine::request::{Certificate, Digest, Orphan, Reply, Request, SmallShard};
+use basalt_engine::request::{Certificate, Digest, Orphan, Refusal, Reply, Request, SmallShard};
 use basalt_engine::seam::Runtime;
 use basalt_engine::units::{DriveIndex, Key, Keyspace, SetIndex, Slot};
 use basalt_net::mailbox::Mailbox;
@@ -135,12 +135,18 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
             })
             .collect();
         let mut replies = self.mailbox().send(set, requests);
+        let mut behind = false;
         while let Some((drive, reply)) = replies.next().await {
-            if matches!(reply, Reply::Accepted { .. }) {
-                knowing.insert(drive);
-            } else {
-                tracing::debug!(set = set.0, drive = drive.0, ?reply, "drive did not learn");
+            match reply {
+                Reply::Accepted { .. } => drop(knowing.insert(drive)),
+                Reply::Refused { refusal: Refusal::NewEpoch(_), .. } => behind = true,
+                Reply::Refused { refusal: Refusal::OldEpoch(map), .. } => self.learn_map(set, *map),
+                _ => tracing::debug!(set = set.0, drive = drive.0, ?reply, "drive did not learn"),
             }
+        }
+        // The node of a drive that missed a map may not know of it either. It learns the next time.
+        if behind && let Err(error) = self.install(set, &self.map(set)).await {
+            tracing::debug!(set = set.0, %error, "map not installed yet");
         }
         knowing
     }

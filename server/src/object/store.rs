@@ -6,9 +6,11 @@ use std::rc::Rc;
 use ahash::AHashMap;
 use basalt_engine::request::{Request, SetMap};
 use basalt_engine::seam::Runtime;
-use basalt_engine::units::{DeploymentId, DriveIndex, Incarnation, Key, PayloadId, SetIndex};
+use basalt_engine::units::{
+    DeploymentId, DriveIndex, Epoch, Incarnation, Key, PayloadId, SetIndex,
+};
 use basalt_net::mailbox::Mailbox;
-use basalt_net::quorum::{self, Quorums, bit};
+use basalt_net::quorum::{self, Quorums, bit, drives_in};
 
 use super::admission::Admission;
 use super::api::{Bucket, StorageClass, Versioning};
@@ -166,7 +168,7 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
         let sets = self.core.parity.len();
         let partition = placement::partition(self.core.deployment, bucket, key);
         let set = placement::set_of(partition, sets);
-        let drives = self.map(set).drive_count();
+        let drives = self.drive_count(set);
         let first_drive = placement::first_drive(self.core.deployment, bucket, key, drives);
         Place { set, first_drive }
     }
@@ -179,7 +181,7 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
         answered: u16,
     ) -> Result<Spread> {
         let set = place.set;
-        let drives = u8::try_from(self.map(set).drive_count()).expect("at most sixteen");
+        let drives = u8::try_from(self.drive_count(set)).expect("at most sixteen");
         let parity = self.parity(set, class);
         let down = !answered & ((1u32 << drives) - 1) as u16;
         let live = usize::from(drives) - down.count_ones() as usize;
@@ -201,6 +203,15 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
 
     pub fn map(&self, set: SetIndex) -> SetMap {
         self.core.maps.borrow()[usize::from(set.0)].clone()
+    }
+
+    /// The epoch of the set's map.
+    pub(super) fn epoch(&self, set: SetIndex) -> Epoch {
+        self.core.maps.borrow()[usize::from(set.0)].epoch
+    }
+
+    fn drive_count(&self, set: SetIndex) -> usize {
+        self.core.maps.borrow()[usize::from(set.0)].drive_count()
     }
 
     /// Takes note of a newer map; older ones are ignored.
@@ -230,8 +241,15 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
     }
 
     pub(super) fn voting_drives(&self, set: SetIndex) -> Vec<DriveIndex> {
-        let drives = u8::try_from(self.map(set).drive_count()).expect("at most sixteen");
-        (0..drives).map(DriveIndex).filter(|&drive| self.is_voting(set, drive)).collect()
+        drives_in(self.voting_mask(set)).collect()
+    }
+
+    /// The drives that vote, one bit each.
+    pub(super) fn voting_mask(&self, set: SetIndex) -> u16 {
+        let maps = self.core.maps.borrow();
+        let voting = maps[usize::from(set.0)].drives.iter().map(|member| u16::from(member.voting));
+        let voting = voting.zip(0..).fold(0, |mask, (votes, drive)| mask | votes << drive);
+        voting & !self.core.candidates.borrow()[usize::from(set.0)]
     }
 
     /// `count` voting drives to ask first, one bit each, and the first of them: from `start` around the
@@ -248,7 +266,8 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
         let is_silent = |drive: &DriveIndex| silent & bit(*drive) != 0;
         let first = around().filter(|drive| !is_silent(drive));
         let ordered = first.chain(around().filter(is_silent));
-        let chosen = ordered.filter(|&drive| self.is_voting(set, drive)).take(count);
+        let voting = self.voting_mask(set);
+        let chosen = ordered.filter(|&drive| voting & bit(drive) != 0).take(count);
         let masks = chosen.map(bit);
         masks.fold((0, 0), |(all, nearest), one| (all | one, if all == 0 { one } else { nearest }))
     }

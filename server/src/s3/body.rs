@@ -136,6 +136,19 @@ pub(super) async fn document<B: Body<Data = Bytes> + Unpin, R: Runtime>(
     RequestBody::new(body, watch, expected).document().await
 }
 
+/// As [`document`], of up to `bytes_max` bytes; what is longer is not read, and refused as `long` says.
+pub(super) async fn document_within<B: Body<Data = Bytes> + Unpin, R: Runtime>(
+    bytes_max: usize,
+    long: impl Fn() -> Failure,
+    request: &Request,
+    payload: impl Into<Payload>,
+    body: &mut B,
+    watch: &Watch<R>,
+) -> Result<Bytes, Failure> {
+    let expected = Expected::new(payload, &request.headers, Checksums::Body)?;
+    RequestBody::new(body, watch, expected).document_within(bytes_max, long).await
+}
+
 /// The checksum that a trailer will carry.
 fn announced_trailer(headers: &HeaderMap) -> Result<Option<Algorithm>, Failure> {
     let mut announced = None;
@@ -216,12 +229,26 @@ impl<'a, B: Body<Data = Bytes> + Unpin, R: Runtime> RequestBody<'a, B, R> {
     }
 
     /// The whole body of a request that carries a document, verified.
-    pub(super) async fn document(mut self) -> Result<Bytes, Failure> {
+    pub(super) async fn document(self) -> Result<Bytes, Failure> {
+        let long = || {
+            let text = "The document of the request is too long.";
+            Failure::new(Code::MaxMessageLengthExceeded, text)
+        };
+        self.document_within(DOCUMENT_BYTES_MAX, long).await
+    }
+
+    async fn document_within(
+        mut self,
+        bytes_max: usize,
+        long: impl Fn() -> Failure,
+    ) -> Result<Bytes, Failure> {
+        if self.expected.length.is_some_and(|length| length > bytes_max as u64) {
+            return Err(long());
+        }
         let mut document = BytesMut::new();
         while let Some(bytes) = self.next().await? {
-            if document.len() + bytes.len() > DOCUMENT_BYTES_MAX {
-                let text = "The document of the request is too long.";
-                return Err(Failure::new(Code::MaxMessageLengthExceeded, text));
+            if document.len() + bytes.len() > bytes_max {
+                return Err(long());
             }
             document.extend_from_slice(&bytes);
         }

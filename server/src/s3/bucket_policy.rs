@@ -10,7 +10,7 @@ use http_body::Body;
 use super::Server;
 use super::answer::{self, Answer};
 use super::auth::Authorized;
-use super::body::document;
+use super::body::document_within;
 use super::error::{Code, Failure};
 use super::request::Request;
 use super::watch::Watch;
@@ -42,11 +42,12 @@ impl<M: Mailbox, R: Runtime> Server<M, R> {
         watch: &Watch<R>,
     ) -> Result<Answer<M, R>, Failure> {
         let bucket = request.bucket();
-        let text = document(request, authorized, body, watch).await?;
-        if text.len() > POLICY_BYTES_MAX {
+        let long = || {
             let text = format!("A policy has up to {POLICY_BYTES_MAX} bytes.");
-            return Err(Failure::new(Code::EntityTooLarge, text));
-        }
+            Failure::new(Code::EntityTooLarge, text)
+        };
+        let text =
+            document_within(POLICY_BYTES_MAX, long, request, authorized, body, watch).await?;
         self.store().bucket(bucket).await?;
         let policy = Policy::parse(&text, Home::Bucket(bucket)).map_err(|reason| {
             Failure::new(Code::MalformedPolicy, format!("The policy is not valid: {reason}."))

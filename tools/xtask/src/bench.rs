@@ -124,10 +124,18 @@ fn watch_memory(subjects: &[Subject], minutes: u64) -> Result<Verdict> {
     let mut verdict = Verdict::default();
     for subject in subjects {
         let name = subject.layout.map_or("memory".to_owned(), |layout| format!("memory, {layout}"));
-        let budget = subject.server.as_ref().and_then(Server::memory_budget);
-        verdict.check(&name, memory::run(&subject.target, minutes, budget).map(|()| String::new()));
+        let watched =
+            budget(subject).and_then(|budget| memory::run(&subject.target, minutes, budget));
+        verdict.check(&name, watched.map(|()| String::new()));
     }
     Ok(verdict)
+}
+
+/// What the server said it would take; one that was started elsewhere said it elsewhere.
+fn budget(subject: &Subject) -> Result<Option<u64>> {
+    let Some(server) = &subject.server else { return Ok(None) };
+    let budget = server.memory_budget();
+    budget.map(Some).context("the server's start-up text has no line that tells of its memory")
 }
 
 fn start(options: &Options, folder: &std::path::Path) -> Result<Vec<Subject>> {

@@ -234,7 +234,7 @@ impl Server {
         }
     }
 
-    /// What the server said it would take of memory at most, but for the index of keys.
+    /// What the server said it would take of memory, but for the index of keys.
     pub(crate) fn memory_budget(&self) -> Option<u64> {
         let lines = self.log.lines.lock().unwrap_or_else(PoisonError::into_inner);
         lines.iter().find_map(|(_, line)| budget_of(line))
@@ -321,9 +321,10 @@ impl Drop for Server {
 
 /// The bytes in the line of the start-up text that tells of memory.
 fn budget_of(line: &str) -> Option<u64> {
-    let mut words = line.strip_prefix("Memory:")?.split_whitespace();
+    let mut words =
+        line.strip_prefix("Memory:")?.trim_start().strip_prefix("about ")?.split_whitespace();
     let number: f64 = words.next()?.parse().ok()?;
-    let unit: u64 = match words.next()? {
+    let unit: u64 = match words.next()?.trim_end_matches(',') {
         "MiB" => 1 << 20,
         "GiB" => 1 << 30,
         "TiB" => 1 << 40,
@@ -356,11 +357,10 @@ mod tests {
 
     #[test]
     fn the_budget_is_read_from_the_start_up_text() {
-        let line =
-            "Memory:     2.5 GiB at most, and about 572.2 MiB for a million keys on each drive";
+        let line = "Memory:     about 2.5 GiB, and 572.2 MiB for a million keys on each drive";
         assert_eq!(budget_of(line), Some(5 << 29));
         assert_eq!(budget_of("Capacity:   41.4 GiB usable"), None);
-        assert_eq!(budget_of("Memory:     lots"), None);
+        assert_eq!(budget_of("Memory:     about lots"), None);
     }
 
     #[test]

@@ -109,6 +109,33 @@ fn a_stopped_group_runs_no_further_and_others_do() {
 }
 
 #[test]
+fn a_paused_group_waits_and_goes_on() {
+    let simulation = Simulation::new(4);
+    let (paused, other) = (simulation.group(), simulation.group());
+    let core = paused.subgroup();
+    let rounds = [const { Cell::new(0) }; 2].map(Rc::new);
+    for (runtime, rounds) in [core, other].into_iter().zip(rounds.clone()) {
+        runtime.clone().spawn(async move {
+            loop {
+                runtime.sleep(Duration::from_millis(10)).await;
+                rounds.set(rounds.get() + 1);
+            }
+        });
+    }
+    simulation.run_for(Duration::from_millis(95));
+    paused.pause();
+    // What is put to it meanwhile waits as well.
+    let put = Rc::new(Cell::new(false));
+    let done = put.clone();
+    paused.spawn(async move { done.set(true) });
+    simulation.run_for(Duration::from_millis(100));
+    assert_eq!((rounds[0].get(), rounds[1].get(), put.get()), (9, 19, false));
+    paused.resume();
+    simulation.run_for(Duration::from_millis(100));
+    assert!(put.get() && rounds[0].get() >= 18, "{} rounds", rounds[0].get());
+}
+
+#[test]
 fn a_task_may_stop_its_own_group() {
     let simulation = Simulation::new(5);
     let runtime = simulation.group();

@@ -205,7 +205,7 @@ impl Open for ArchivedDigest {
     type Meaning = engine::Digest;
     fn open(&self, body: &Bytes) -> Result<Self::Meaning, Malformed> {
         Ok(engine::Digest {
-            slots: self.slots.open(body)?,
+            slots: self.slots.open(body)?.into(),
             copy: self.copy.open(body)?,
             generation: self.generation.to_native(),
             epoch: Epoch(self.epoch.to_native()),

@@ -117,7 +117,7 @@ fn replies() -> Vec<Reply> {
         has_shards: true,
     };
     let digest = || Digest {
-        slots: vec![state.clone()],
+        slots: smallvec::smallvec![state.clone()],
         copy: Some(shard()),
         generation: 3,
         epoch: Epoch(4),

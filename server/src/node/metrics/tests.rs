@@ -103,11 +103,11 @@ fn requests_are_told_by_operation_and_bucket() {
 fn every_family_is_told_once() {
     let mut text = Text::default();
     let (places, sets, counts) = (places(2), [set(0, 4, &[0], &[])], Counts::default());
-    let place = teller(&places);
-    place.cluster(&sets, &Cluster { connected_nodes: 2, is_good: true }, &mut text);
-    place.drives(&[NODE_0, NODE_1], &sets, &mut text);
-    place.requests(Some(&counts), &mut text);
-    place.readings(&process::process(), &mut text);
+    let teller = teller(&places);
+    teller.cluster(&sets, &Cluster { connected_nodes: 2, is_good: true }, &mut text);
+    teller.drives(&[NODE_0, NODE_1], &sets, &mut text);
+    teller.requests(Some(&counts), &mut text);
+    teller.readings(&process::process(), &mut text);
     let mut families: Vec<&str> =
         text.out.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
     let count = families.len();

@@ -284,6 +284,9 @@ fn a_policy_is_put_got_and_deleted() {
     }
     let long = format!("{text}{}", " ".repeat(20 << 10));
     refused(&world.ask("PUT", "/bucket?policy", &[], long.as_bytes()), 400, "EntityTooLarge");
+    // Refused for what it will be, before any of it has come.
+    let announced = [("content-length", "20481")];
+    refused(&world.ask("PUT", "/bucket?policy", &announced, b""), 400, "EntityTooLarge");
     assert_eq!(world.ask("GET", "/bucket?policy", &[], b"").text(), text, "what was there stays");
     let full = format!("{text}{}", " ".repeat((20 << 10) - text.len()));
     assert_eq!(world.ask("PUT", "/bucket?policy", &[], full.as_bytes()).status, 204);

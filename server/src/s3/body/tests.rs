@@ -201,13 +201,17 @@ fn finishing_before_the_end_fails() {
 #[test]
 fn documents_are_limited() {
     let length = DOCUMENT_BYTES_MAX + 1;
-    let request = plain().with("content-length", &length.to_string());
+    let announced = plain().with("content-length", &length.to_string());
     let watch = Watch::new(TestRuntime::default(), Patience::default());
     let long = vec![b' '; length];
-    let mut frames = Frames::of(long.chunks(100_000));
-    let expected = expected(request, Checksums::Body).expect("valid");
-    let document = RequestBody::new(&mut frames, &watch, expected).document();
-    assert_eq!(run(document).expect_err("too long").code, Code::MaxMessageLengthExceeded);
+    for (request, is_read) in [(announced, false), (plain().without("content-length"), true)] {
+        let mut frames = Frames::of(long.chunks(100_000));
+        let all = frames.frames.len();
+        let expected = expected(request, Checksums::Body).expect("valid");
+        let document = RequestBody::new(&mut frames, &watch, expected).document();
+        assert_eq!(run(document).expect_err("too long").code, Code::MaxMessageLengthExceeded);
+        assert_eq!(frames.frames.len() < all, is_read, "what says that it is too long is not read");
+    }
 }
 
 #[test]

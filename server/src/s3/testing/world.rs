@@ -47,7 +47,7 @@ impl Mailbox for TestMailbox {
     }
 
     fn send(&self, _set: SetIndex, requests: Vec<(DriveIndex, Request)>) -> Replies {
-        let (sender, replies) = Replies::channel();
+        let (sender, replies) = Replies::expect(requests.len());
         for (index, request) in requests {
             let drive = Rc::clone(&self.drives[usize::from(index.0)]);
             let is_off = self.off.borrow().contains(&index);
@@ -57,7 +57,7 @@ impl Mailbox for TestMailbox {
                     true => Reply::Failed(Error::Unavailable { reason: "switched off" }),
                     false => drive.handle(request).await,
                 };
-                let _ = sender.unbounded_send((index, reply));
+                sender.send(index, reply);
             });
         }
         replies

@@ -18,7 +18,7 @@ const SAMPLE_EVERY: Duration = Duration::from_millis(200);
 const MIB: f64 = (1 << 20) as f64;
 
 /// Prints what was resident in each minute, in MiB; fails where it grew, or went beyond `budget_bytes`,
-/// which the server printed for its payload.
+/// which the server printed (none is known where somebody else started it).
 pub(crate) fn run(target: &Target, minutes: u64, budget_bytes: Option<u64>) -> Result<()> {
     ensure!(minutes >= MINUTES_MIN, "memory is watched for at least {MINUTES_MIN} minutes");
     let pid = target.pid.context("the server's process must be known: --pid")?;
@@ -48,7 +48,7 @@ pub(crate) fn run(target: &Target, minutes: u64, budget_bytes: Option<u64>) -> R
         (last / second - 1.0) * 100.0
     );
     if let Some(budget) = budget_bytes {
-        ensure!(most <= budget, "{most} bytes were resident, the server said {budget} at most");
+        ensure!(most <= budget, "{most} bytes were resident, the server had said {budget}");
     }
     Ok(())
 }
