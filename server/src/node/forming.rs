@@ -209,7 +209,9 @@ impl Starting {
                 match answer {
                     Some(CallAnswer::Done) => {}
                     Some(CallAnswer::Refused(reason)) => return Err(format!("{name}: {reason}")),
-                    Some(CallAnswer::Seats(_)) => return Err(format!("{name} answers oddly")),
+                    Some(CallAnswer::Seats(_) | CallAnswer::Description(_)) => {
+                        return Err(format!("{name} answers oddly"));
+                    }
                     None => return Err(format!("{name} does not answer")),
                 }
             }
@@ -304,6 +306,7 @@ impl Here {
             Call::Mark { ticket, deployment } => {
                 self.mark(ticket, deployment).await.map(|()| CallAnswer::Done)
             }
+            Call::Describe => Err("this node does not serve yet".to_owned()),
         };
         carried_out.unwrap_or_else(CallAnswer::Refused)
     }
