@@ -18,6 +18,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use futures_channel::oneshot;
 use futures_util::io::{AsyncRead, AsyncWrite};
 use glommio::net::TcpStream as GlommioStream;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
@@ -37,6 +38,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// A bound socket that listens on one core.
 pub struct Listener {
     socket: glommio::net::TcpListener,
+    /// By a descriptor that shows itself.
+    same_socket: Socket,
     address: SocketAddr,
 }
 
@@ -53,35 +56,64 @@ impl Listener {
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
         let address = socket.local_addr()?.as_socket().expect("a TCP address");
+        let same_socket = socket.try_clone()?;
         // SAFETY: the descriptor is a listening socket, given away here.
         let socket = unsafe { glommio::net::TcpListener::from_raw_fd(socket.into_raw_fd()) };
-        Ok(Self { socket, address })
+        Ok(Self { socket, same_socket, address })
     }
 
     pub fn local_address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Calls `serve` with each connection, for as long as the core runs. `serve` must not wait; it
-    /// spawns.
-    pub fn serve(self, runtime: &GlommioRuntime, mut serve: impl FnMut(TcpStream) + 'static) {
+    /// Calls `serve` with each connection, until told to end or for as long as the core runs. `serve`
+    /// must not wait; it spawns.
+    pub fn serve(
+        self,
+        runtime: &GlommioRuntime,
+        mut serve: impl FnMut(TcpStream) + 'static,
+    ) -> Listening {
         let clock = runtime.clone();
+        let (ending, ended) = oneshot::channel::<()>();
+        let Self { socket, same_socket, address } = self;
         runtime.spawn(async move {
+            // Dropped at the end of the task, which is what `ended` tells.
+            let _ending = ending;
             for count in 1u64.. {
                 if count.is_multiple_of(ACCEPTS_AT_ONCE) {
                     clock.sleep(Duration::ZERO).await; // Lets others in while many connect.
                 }
-                let accepted = self.socket.accept().await.map_err(io::Error::from);
+                let accepted = socket.accept().await.map_err(io::Error::from);
                 match accepted.and_then(TcpStream::new) {
                     Ok(stream) => serve(stream),
                     Err(error) if lost_before_accept(&error) => {}
+                    // So says a socket that no longer listens.
+                    Err(error) if error.raw_os_error() == Some(libc::EINVAL) => return,
                     Err(error) => {
-                        tracing::warn!(%error, address = %self.address, "accept failed");
+                        tracing::warn!(%error, %address, "accept failed");
                         clock.sleep(ACCEPT_PAUSE).await;
                     }
                 }
             }
         });
+        Listening { same_socket, ended }
+    }
+}
+
+/// A socket that is being served.
+pub struct Listening {
+    same_socket: Socket,
+    ended: oneshot::Receiver<()>,
+}
+
+impl Listening {
+    /// Takes no more connections: the kernel refuses those that wait and all that come. Whoever ends a
+    /// core that listened on an address which goes on being used has to wait for this: a connection
+    /// that is accepted while its core ends belongs to nobody, and its client would wait for ever.
+    pub async fn end(self) -> io::Result<()> {
+        self.same_socket.shutdown(Shutdown::Both)?;
+        let Err(oneshot::Canceled) = self.ended.await else { unreachable!("nothing is sent") };
+        Ok(())
     }
 }
 
@@ -281,7 +313,7 @@ mod tests {
     use std::rc::Rc;
 
     use futures_util::FutureExt;
-    use futures_util::future::join;
+    use futures_util::future::{Either, join, join_all, select};
 
     use super::super::tests::on_one_core;
     use super::*;
@@ -391,6 +423,32 @@ mod tests {
             let local = of("localhost").await.expect("every machine has it");
             assert!(local.iter().all(|address| address.ip().is_loopback()), "{local:?}");
             assert!(of("no-such-host.invalid").await.is_err());
+        });
+    }
+
+    #[test]
+    fn the_end_of_listening_leaves_nobody_waiting() {
+        on_one_core(|runtime| async move {
+            let waits = Rc::new(Cell::new(0));
+            for _ in 0..20 {
+                let listener = Listener::bind(&runtime, any_port()).expect("bound");
+                let address = listener.local_address();
+                let listening = listener.serve(&runtime, drop);
+                let clients = (0..40).map(|_| async {
+                    let Ok(stream) = TcpStream::connect(address, LIMIT).await else { return };
+                    let mut byte = [0];
+                    let reading = std::pin::pin!(stream.read(&mut byte));
+                    let limit = std::pin::pin!(runtime.sleep(LIMIT));
+                    if matches!(select(reading, limit).await, Either::Right(_)) {
+                        waits.set(waits.get() + 1);
+                    }
+                });
+                let (_, ended) = join(join_all(clients), listening.end()).await;
+                ended.expect("it listened");
+                let refused = TcpStream::connect(address, LIMIT).await.map(drop);
+                assert_eq!(refused.expect_err("refused").kind(), io::ErrorKind::ConnectionRefused);
+            }
+            assert_eq!(waits.get(), 0, "connections were accepted and never closed");
         });
     }
 

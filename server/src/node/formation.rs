@@ -198,17 +198,19 @@ fn begin(
     here: NodeIndex,
     random: &mut impl FnMut() -> u128,
 ) -> Result<Decision, Refusal> {
+    let silent = unreached(found.iter().flatten().zip(nodes.iter().flatten()));
     for (set, position, place) in places(found) {
         let node = nodes[usize::from(set.0)][usize::from(position.0)];
         if let Found::Unusable(reason) = place {
             let reason = reason.clone();
             return match node == here {
+                // Who has not answered yet may have formed drives, and then this is no first start.
+                true if !silent.is_empty() => break,
                 true => Err(Refusal::NotAllBlank { set, position, reason }),
                 false => Ok(Decision::Wait(Waiting::Drive { set, position, node, reason })),
             };
         }
     }
-    let silent = unreached(found.iter().flatten().zip(nodes.iter().flatten()));
     match silent.is_empty() {
         false => Ok(Decision::Wait(Waiting::Nodes(silent))),
         true if here != FOUNDER => Ok(Decision::Wait(Waiting::Founder)),

@@ -12,7 +12,7 @@ use std::time::Duration;
 use basalt_engine::Error;
 use basalt_engine::request::{Reply, SetMap};
 use basalt_engine::runtime::GlommioRuntime;
-use basalt_engine::runtime::net::{Listener, TcpStream};
+use basalt_engine::runtime::net::{Listener, Listening, TcpStream};
 use basalt_engine::seam::{Clock, Random, Spawn};
 use basalt_engine::units::{DeploymentId, DriveIndex, SetIndex};
 use basalt_net::link::Stream;
@@ -24,6 +24,7 @@ use basalt_net::wire::handshake::{Identity, Lane};
 use basalt_net::wire::message::{Asked, Call, CallAnswer, SeatFound};
 use futures_util::FutureExt;
 use futures_util::future::{Either, LocalBoxFuture, join_all, select};
+use futures_util::lock::Mutex;
 
 use super::bay::DirectoryBay;
 use super::drives::{self, Drive};
@@ -56,14 +57,20 @@ pub(super) async fn agree(
 ) -> Result<Plan, StartFailure> {
     let ground = Rc::new(RefCell::new(Ground::default()));
     let seats = Rc::new(own_seats(config));
-    let here = Here { runtime: runtime.clone(), ground, seats };
-    here.listen(config, cluster)?;
+    let here = Here { runtime: runtime.clone(), ground, seats, turns: Rc::default() };
+    let listening = here.listen(config, cluster)?;
     let dial = NodeDial::new(Rc::new(cluster.clone()), config.certificates.clone());
     let identity = peering::identity(cluster, None);
     let peers = Peers::new(runtime.clone(), dial, identity, cluster.nodes.len(), false);
     peers.connect_all(&[Lane::Steps]);
     let starting = Starting { here, peers, this: cluster.this, nodes: nodes(config, cluster.this) };
-    let mut plan = starting.agree().await?;
+    let agreed = starting.agree().await;
+    for listening in listening {
+        if let Err(error) = listening.end().await {
+            tracing::warn!(%error, "a connection may be left without an answer");
+        }
+    }
+    let mut plan = agreed?;
     for (set, position, drive) in own_seats(config).iter().filter(|(_, _, drive)| drive.made) {
         leave_missing(drive, &mut plan.steps[usize::from(set.0)][usize::from(position.0)]);
     }
@@ -119,6 +126,9 @@ struct Here {
     runtime: GlommioRuntime,
     ground: Rc<RefCell<Ground>>,
     seats: Rc<OwnSeats>,
+    /// Who looks at a drive, or writes to it, locks it, and two of this process would take each other for
+    /// another one. So questions and orders have the drives in turn.
+    turns: Rc<Mutex<()>>,
 }
 
 /// What peers are told of this node.
@@ -240,8 +250,12 @@ impl Starting {
 }
 
 impl Here {
-    /// Answers peers, and turns clients away, for as long as the core runs.
-    fn listen(&self, config: &NodeConfig, cluster: &Cluster) -> Result<(), StartFailure> {
+    /// Answers peers, and turns clients away.
+    fn listen(
+        &self,
+        config: &NodeConfig,
+        cluster: &Cluster,
+    ) -> Result<Vec<Listening>, StartFailure> {
         let credit_bytes = peering::credit_bytes(cluster, config.arena_bytes);
         let to_peers = ToPeers { identity: peering::identity(cluster, None), credit_bytes };
         let certificates = config.certificates.as_ref();
@@ -250,6 +264,7 @@ impl Here {
             address: config.address,
             reason: error.to_string(),
         })?;
+        let mut all = Vec::new();
         for address in [Some(config.address), cluster.peer_address].into_iter().flatten() {
             let failed = |error: std::io::Error| StartFailure::Address {
                 address,
@@ -257,12 +272,12 @@ impl Here {
             };
             let listener = Listener::bind(&self.runtime, address).map_err(failed)?;
             let (here, acceptor, to_peers) = (self.clone(), acceptor.clone(), to_peers.clone());
-            listener.serve(&self.runtime, move |stream| {
+            all.push(listener.serve(&self.runtime, move |stream| {
                 let (acceptor, to_peers) = (acceptor.clone(), to_peers.clone());
                 here.runtime.spawn(here.clone().answer(stream, acceptor, to_peers));
-            });
+            }));
         }
-        Ok(())
+        Ok(all)
     }
 
     async fn answer(self, stream: TcpStream, acceptor: Option<Acceptor>, to_peers: ToPeers) {
@@ -323,6 +338,7 @@ impl Here {
     }
 
     async fn look(&self) -> Vec<Found> {
+        let _turn = self.turns.lock().await;
         let looks = self.seats.iter().map(|(_, _, drive)| async move {
             DirectoryBay::new(self.runtime.clone(), drive.clone()).look().await
         });
@@ -337,6 +353,7 @@ impl Here {
     ) -> Result<(), String> {
         let found = self.look().await;
         self.ground.borrow_mut().format(ticket, &found).map_err(text)?;
+        let _turn = self.turns.lock().await;
         let formatting = self.seats.iter().map(|(set, position, drive)| async move {
             let map = maps.get(usize::from(set.0)).ok_or("the plan lacks a set")?;
             let member = map.drives.get(usize::from(position.0)).ok_or("the plan lacks a seat")?;
@@ -351,6 +368,7 @@ impl Here {
 
     async fn mark(&self, ticket: Ticket, deployment: DeploymentId) -> Result<(), String> {
         self.ground.borrow_mut().mark(ticket).map_err(text)?;
+        let _turn = self.turns.lock().await;
         let marking = self.seats.iter().map(|(set, position, drive)| async move {
             let host = self.host(deployment, *set, *position, drive);
             match host.open().await {

@@ -15,6 +15,7 @@ mod chaos;
 mod ci;
 mod clients;
 mod command;
+mod fleet;
 mod fuzz;
 mod proc;
 mod random;

@@ -1,13 +1,13 @@
 //! A server under test: started as a child process on a loopback port, watched by its log lines
 //! and health endpoints, killed when dropped.
 //!
-//! Any program of the same command line will do: `PROGRAM server --address HOST:PORT DIRECTORIES`.
+//! Any program of the same command line will do: `PROGRAM server --address HOST:PORT DRIVES`.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -67,6 +67,12 @@ pub(crate) struct Launch {
     pub(crate) program: PathBuf,
     /// Holds the drives' directories `d1`, `d2`, ... and the log.
     pub(crate) folder: PathBuf,
+    /// As the command line names the drives; those of other nodes are among them.
+    pub(crate) drives: Vec<String>,
+    /// A program with arguments that starts the server's in its own place, as `nsenter` does.
+    pub(crate) within: Vec<String>,
+    /// Beside the credentials.
+    pub(crate) environment: Vec<(&'static str, String)>,
     pub(crate) layout: Layout,
     pub(crate) address: SocketAddr,
     pub(crate) credentials: Credentials,
@@ -77,9 +83,13 @@ pub(crate) struct Launch {
 impl Launch {
     pub(crate) fn new(program: &Path, folder: &Path, layout: Layout) -> Result<Self> {
         fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))?;
+        let folder = fs::canonicalize(folder)?;
         Ok(Self {
             program: program.to_owned(),
-            folder: fs::canonicalize(folder)?,
+            drives: vec![format!("{}/d{{1...{}}}", folder.display(), layout.drives)],
+            within: Vec::new(),
+            environment: Vec::new(),
+            folder,
             layout,
             address: free_address()?,
             credentials: Credentials {
@@ -115,18 +125,25 @@ impl Launch {
     }
 
     pub(crate) fn start(&self) -> Result<Server> {
-        let drives = format!("{}/d{{1...{}}}", self.folder.display(), self.layout.drives);
-        let mut command = Command::new(&self.program);
+        let mut command = match &self.within[..] {
+            [] => Command::new(&self.program),
+            [program, arguments @ ..] => {
+                let mut command = Command::new(program);
+                command.args(arguments).arg(&self.program);
+                command
+            }
+        };
         command.args(["server", "--address", &self.address.to_string()]);
         if let Some(authority) = &self.authority {
             command.arg("--certs-dir").arg(&authority.server_folder);
         }
         let mut child = command
-            .arg(&drives)
+            .args(&self.drives)
             .env("MINIO_ROOT_USER", &self.credentials.access)
             .env("MINIO_ROOT_PASSWORD", &self.credentials.secret)
             .env("MINIO_PROMETHEUS_AUTH_TYPE", "public")
             .env("NO_COLOR", "1")
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -142,7 +159,7 @@ impl Launch {
 }
 
 /// A loopback port that was free a moment ago, outside the range that outgoing connections use.
-fn free_address() -> Result<SocketAddr> {
+pub(crate) fn free_address() -> Result<SocketAddr> {
     let mut random = crate::random::Random::new(crate::random::fresh_seed(), 0);
     for _ in 0..100 {
         let port = 10_000 + random.below(20_000) as u16;
@@ -274,6 +291,26 @@ impl Server {
         find_line(&lines[mark..], parts).is_some()
     }
 
+    /// Freezes the process, or thaws it.
+    pub(crate) fn signal(&self, signal: &str) -> Result<()> {
+        let pid = self.pid().to_string();
+        let sent = Command::new("kill").args([signal, &pid]).status();
+        ensure!(sent.context("sending a signal")?.success(), "{signal} was not sent to {pid}");
+        Ok(())
+    }
+
+    /// Waits for the process to end by itself.
+    pub(crate) fn await_end(&mut self, limit: Duration) -> Result<ExitStatus> {
+        let deadline = Instant::now() + limit;
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok(status);
+            }
+            ensure!(Instant::now() < deadline, "it did not end: {}", self.last_lines());
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+
     /// SIGKILL, and the end of the process awaited: nothing of it acts any more.
     pub(crate) fn kill(&mut self) -> Result<()> {
         self.child.kill().context("killing the server")?;
@@ -283,17 +320,10 @@ impl Server {
 
     /// SIGTERM, upon which it finishes what is under way and ends well.
     pub(crate) fn stop(mut self) -> Result<()> {
-        let pid = self.pid().to_string();
-        Command::new("kill").args(["-TERM", &pid]).status().context("stopping the server")?;
-        let deadline = Instant::now() + STOP_LIMIT;
-        loop {
-            if let Some(status) = self.child.try_wait()? {
-                ensure!(status.success(), "it ended with {status}: {}", self.last_lines());
-                return Ok(());
-            }
-            ensure!(Instant::now() < deadline, "it did not stop: {}", self.last_lines());
-            thread::sleep(Duration::from_millis(10));
-        }
+        self.signal("-TERM")?;
+        let status = self.await_end(STOP_LIMIT)?;
+        ensure!(status.success(), "it ended with {status}: {}", self.last_lines());
+        Ok(())
     }
 
     /// Errors if the process has ended by itself.
@@ -304,7 +334,7 @@ impl Server {
         }
     }
 
-    fn last_lines(&self) -> String {
+    pub(crate) fn last_lines(&self) -> String {
         let lines = self.log.lines.lock().unwrap_or_else(PoisonError::into_inner);
         let last = &lines[lines.len().saturating_sub(5)..];
         let last: Vec<&str> = last.iter().map(|(_, line)| line.as_str()).collect();

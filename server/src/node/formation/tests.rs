@@ -133,6 +133,16 @@ fn a_drive_of_another_node_that_cannot_be_used_is_waited_for() {
 }
 
 #[test]
+fn a_drive_that_cannot_be_used_ends_no_start_that_may_be_a_later_one() {
+    let unusable = Found::Unusable("it does not answer".to_owned());
+    let found = vec![unusable.clone(), Found::Unreached, Found::Unreached, Found::Unreached];
+    let others = (1..4).map(NodeIndex).collect();
+    assert_eq!(decided(found, 0), Decision::Wait(Waiting::Nodes(others)));
+    let later = vec![unusable, ours(1, false), ours(2, false), ours(3, false)];
+    assert!(matches!(decided(later, 0), Decision::Start(_)));
+}
+
+#[test]
 fn a_later_start_needs_the_identities_of_a_read_quorum() {
     let one = vec![ours(0, false), Found::Unreached, Found::Unreached, Found::Unreached];
     let waiting = Waiting::Identities {

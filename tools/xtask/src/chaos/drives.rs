@@ -17,6 +17,7 @@ use std::io::{Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 
 use std::path::{Path, PathBuf};
+use std::slice;
 use std::sync::PoisonError;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -95,11 +96,12 @@ impl Siege<'_> {
         Random::new(seed, way as u64).shuffle(&mut order);
         let mut server = launch.start()?;
         server.await_ready(Duration::from_secs(30))?;
+        let ways = slice::from_ref(launch);
         let mut siege = Siege {
             launch,
             server,
-            settled: Field { launch, bucket: SETTLED_BUCKET, register: &settled, complaints },
-            live: Field { launch, bucket: LIVE_BUCKET, register: &live, complaints },
+            settled: Field { ways, bucket: SETTLED_BUCKET, register: &settled, complaints },
+            live: Field { ways, bucket: LIVE_BUCKET, register: &live, complaints },
             way,
             seed,
             order,
@@ -216,7 +218,7 @@ impl Siege<'_> {
     fn ensure_refused(&self, lost: usize) -> Result<String> {
         let layout = self.layout();
         let short = layout.write_quorum() + lost - layout.drives;
-        let mut client = self.live.client();
+        let mut client = self.live.client().client;
         let request = Request::new("PUT", LIVE_BUCKET, "refused").body(b"x");
         let (status, text) = refusal(&mut client, &request)?;
         ensure!(status == 503, "a PUT with {lost} drives lost was answered {status}: {text}");
@@ -320,7 +322,7 @@ fn unsettled(client: &mut Client) -> Result<f64> {
 }
 
 /// The sum over all series of a metric, in Prometheus' text form.
-fn sum_of(text: &str, metric: &str) -> Option<f64> {
+pub(crate) fn sum_of(text: &str, metric: &str) -> Option<f64> {
     let of_metric =
         |line: &&str| line.strip_prefix(metric).is_some_and(|rest| rest.starts_with(['{', ' ']));
     let values =
@@ -333,7 +335,7 @@ fn aside(path: &Path) -> PathBuf {
 }
 
 /// Every file of the folder gets random bytes over all of its length, in place.
-fn overwrite(folder: &Path, seed: u64) -> Result<()> {
+pub(crate) fn overwrite(folder: &Path, seed: u64) -> Result<()> {
     let mut folders = vec![folder.to_owned()];
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(&folder)? {

@@ -2,6 +2,7 @@
 //! drives: it serves within five seconds, and everything that it acknowledged is there.
 
 use std::path::Path;
+use std::slice;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -30,9 +31,13 @@ pub(crate) fn run(
     let mut verdict = Verdict::default();
     let ended = (|| {
         let launch = Launch::new(program, &folder.join("kill"), layout)?;
-        let field =
-            Field { launch: &launch, bucket: BUCKET, register: &register, complaints: &complaints };
-        let slowest = run_cycles(&field, seed, cycles)?;
+        let field = Field {
+            ways: slice::from_ref(&launch),
+            bucket: BUCKET,
+            register: &register,
+            complaints: &complaints,
+        };
+        let slowest = run_cycles(&launch, &field, seed, cycles)?;
         Ok(format!("{cycles} times, ready again after at most {} ms", slowest.as_millis()))
     })();
     verdict.check(&format!("{layout} kill -9 under load"), ended);
@@ -52,21 +57,21 @@ pub(crate) fn run(
 }
 
 /// Returns the slowest start.
-fn run_cycles(field: &Field<'_>, seed: u64, cycles: u32) -> Result<Duration> {
+fn run_cycles(launch: &Launch, field: &Field<'_>, seed: u64, cycles: u32) -> Result<Duration> {
     let mut random = Random::new(seed, 7_000_000);
     let mut slowest = Duration::ZERO;
-    let mut server = field.launch.start()?;
+    let mut server = launch.start()?;
     server.await_ready(Duration::from_secs(30)).context("the first start")?;
-    make_bucket(field.launch, BUCKET)?;
+    make_bucket(launch, BUCKET)?;
     for cycle in 1..=cycles {
         kill_under_load(field, &mut server, seed, cycle, &mut random)?;
         // Now and then once more, in the midst of its recovery.
         if random.one_in(4) {
-            server = field.launch.start()?;
+            server = launch.start()?;
             thread::sleep(Duration::from_millis(random.below(300)));
             server.kill()?;
         }
-        server = field.launch.start()?;
+        server = launch.start()?;
         let took =
             server.await_ready(READY_LIMIT).with_context(|| format!("after kill {cycle}"))?;
         slowest = slowest.max(took);

@@ -1,5 +1,6 @@
 //! Writers and readers: each has a connection of its own; each key has one writer, any reader.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Mutex;
 use std::sync::PoisonError;
@@ -7,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 
 use super::content::choose_length;
 use super::register::{Effect, Outcome, Reading, Register, Seen, count};
@@ -25,10 +26,18 @@ const SHOWN: usize = 20;
 
 /// What load and checks share: the register, the way to the server, what went amiss.
 pub(crate) struct Field<'a> {
-    pub(crate) launch: &'a Launch,
+    /// The ways to the store: any of its nodes.
+    pub(crate) ways: &'a [Launch],
     pub(crate) bucket: &'a str,
     pub(crate) register: &'a Register,
     pub(crate) complaints: &'a Complaints,
+}
+
+/// A client, and through which node it asks.
+#[derive(Debug)]
+pub(crate) struct Via {
+    pub(crate) way: usize,
+    pub(crate) client: Client,
 }
 
 #[derive(Debug, Default)]
@@ -54,9 +63,40 @@ pub(crate) struct Failures {
     /// Of the writes that failed, when the last one began, and what it was answered.
     pub(crate) last_write: Mutex<Option<(Instant, String)>>,
     pub(crate) last_read: Mutex<Option<String>>,
+    /// Of the chains.
+    pub(crate) changes: AtomicU64,
+    /// By the way that requests took.
+    progress: Mutex<BTreeMap<usize, Progress>>,
+}
+
+/// When a request through a node succeeded last, and the longest time without.
+#[derive(Clone, Copy, Debug)]
+struct Progress {
+    last: Instant,
+    gap: Duration,
 }
 
 impl Failures {
+    fn succeeded(&self, way: usize) {
+        let now = Instant::now();
+        let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
+        let way = progress.entry(way).or_insert(Progress { last: now, gap: Duration::ZERO });
+        way.gap = way.gap.max(now - way.last);
+        way.last = now;
+    }
+
+    /// The longest time up to `end` without a success through one of the nodes that `counts`.
+    pub(crate) fn longest_gap(&self, end: Instant, counts: impl Fn(usize) -> bool) -> Duration {
+        let progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
+        let counted = progress.iter().filter(|(way, _)| counts(**way));
+        let gaps = counted.map(|(_, way)| way.gap.max(end.saturating_duration_since(way.last)));
+        gaps.max().unwrap_or_default()
+    }
+
+    pub(crate) fn change_failed(&self) {
+        count(&self.changes);
+    }
+
     fn write_failed(&self, begun: Instant, why: String) {
         count(&self.writes);
         let mut last = self.last_write.lock().unwrap_or_else(PoisonError::into_inner);
@@ -94,18 +134,24 @@ pub(crate) fn under_load<T>(
     body: impl FnOnce() -> T,
 ) -> T {
     let stop = AtomicBool::new(false);
+    // Each thread keeps to one node; which one turns from load to load.
+    let turn = Random::new(seed, 2000).index(field.ways.len());
     thread::scope(|scope| {
         for index in 0..writers {
             let stop = &stop;
             scope.spawn(move || {
                 let random = Random::new(seed, index as u64);
-                field.write_until(stop, (index, writers), random, failures);
+                let mut client = field.client_through(turn + index);
+                field.write_until(stop, &mut client, (index, writers), random, failures);
             });
         }
         for index in 0..readers {
             let stop = &stop;
             let random = Random::new(seed, 1000 + index as u64);
-            scope.spawn(move || field.read_until(stop, random, failures));
+            scope.spawn(move || {
+                let mut client = field.client_through(turn + index);
+                field.read_until(stop, &mut client, random, failures);
+            });
         }
         let stop_at_end = StopAtEnd(&stop);
         let out = body();
@@ -115,7 +161,7 @@ pub(crate) fn under_load<T>(
 }
 
 /// The load ends also when the body panics; the scope would wait for it for ever otherwise.
-struct StopAtEnd<'a>(&'a AtomicBool);
+pub(crate) struct StopAtEnd<'a>(pub(crate) &'a AtomicBool);
 
 impl Drop for StopAtEnd<'_> {
     fn drop(&mut self) {
@@ -124,26 +170,35 @@ impl Drop for StopAtEnd<'_> {
 }
 
 impl Field<'_> {
-    pub(crate) fn client(&self) -> Client {
-        self.launch.client(PATIENCE)
+    pub(crate) fn client(&self) -> Via {
+        self.client_through(0)
+    }
+
+    /// Numbers beyond the nodes begin anew.
+    pub(crate) fn client_through(&self, way: usize) -> Via {
+        let way = way % self.ways.len();
+        Via { way, client: self.ways[way].client(PATIENCE) }
     }
 
     /// The writer `(index, writers)` owns every `writers`-th key.
     fn write_until(
         &self,
         stop: &AtomicBool,
+        via: &mut Via,
         owner: (usize, usize),
         mut random: Random,
         failures: &Failures,
     ) {
         let (index, writers) = owner;
         let own = (self.register.len() - index).div_ceil(writers);
-        let mut client = self.client();
         while !stop.load(Ordering::Relaxed) {
             let key = index + writers * random.index(own);
             let begun = Instant::now();
-            match self.write(&mut client, key, &mut random) {
-                Ok(()) => count(&failures.written),
+            match self.write(via, key, &mut random) {
+                Ok(()) => {
+                    count(&failures.written);
+                    failures.succeeded(via.way);
+                }
                 Err(why) => {
                     failures.write_failed(begun, why);
                     pause();
@@ -152,10 +207,11 @@ impl Field<'_> {
         }
     }
 
-    /// One PUT, multipart upload or DELETE of a key; the error says why it is not acknowledged.
+    /// One PUT, with or without a condition, multipart upload or DELETE of a key; the error says why it
+    /// is not acknowledged. A condition that does not hold is an answer like any other.
     pub(crate) fn write(
         &self,
-        client: &mut Client,
+        Via { way, client }: &mut Via,
         key: usize,
         random: &mut Random,
     ) -> Result<(), String> {
@@ -168,7 +224,8 @@ impl Field<'_> {
         } else {
             Effect::Bytes(choose_length(random))
         };
-        let version = self.register.begin_write(key, effect);
+        let if_absent: &[_] = if random.one_in(10) { &[("if-none-match", "*")] } else { &[] };
+        let version = self.register.begin_write(key, effect, *way);
         let answer = match effect {
             Effect::Absent => client.call(&Request::new("DELETE", self.bucket, &name)),
             Effect::Bytes(length) => {
@@ -177,20 +234,36 @@ impl Field<'_> {
                     let (first, second) = body.split_at(PART_BYTES);
                     client.multipart(self.bucket, &name, &[first, second])
                 } else {
-                    client.call(&Request::new("PUT", self.bucket, &name).body(&body))
+                    let put = Request::new("PUT", self.bucket, &name).body(&body);
+                    client.call(&Request { headers: if_absent, ..put })
                 }
             }
         };
         let outcome = outcome_of(&answer);
         self.register.end_write(version, outcome);
-        if outcome == Outcome::Acknowledged { Ok(()) } else { Err(shown(&answer)) }
+        let was_held_back = matches!(&answer, Ok(Answer { status: 412, .. }));
+        if outcome == Outcome::Acknowledged || was_held_back { Ok(()) } else { Err(shown(&answer)) }
     }
 
-    fn read_until(&self, stop: &AtomicBool, mut random: Random, failures: &Failures) {
-        let mut client = self.client();
+    fn read_until(
+        &self,
+        stop: &AtomicBool,
+        Via { way, client }: &mut Via,
+        mut random: Random,
+        failures: &Failures,
+    ) {
         while !stop.load(Ordering::Relaxed) {
-            match self.read(&mut client, random.index(self.register.len())) {
-                Ok(()) => count(&failures.read),
+            let key = random.index(self.register.len());
+            let learned = match random.below(64) {
+                0 => self.list(client).map_err(|error| format!("LIST: {error:#}")),
+                1..=8 => self.head(client, key),
+                _ => self.read(client, key),
+            };
+            match learned {
+                Ok(()) => {
+                    count(&failures.read);
+                    failures.succeeded(*way);
+                }
                 Err(why) => {
                     failures.read_failed(why);
                     pause();
@@ -215,20 +288,46 @@ impl Field<'_> {
         Ok(())
     }
 
+    /// One HEAD, judged likewise.
+    fn head(&self, client: &mut Client, key: usize) -> Result<(), String> {
+        let name = Register::name(key);
+        let reading = self.register.begin_read(key);
+        let answer = client.call(&Request::new("HEAD", self.bucket, &name));
+        match &answer {
+            Ok(Answer { status: 200, length: Some(length), .. }) => {
+                self.judge(reading, Seen::Listed(*length));
+            }
+            Ok(Answer { status: 404, .. }) => self.judge(reading, Seen::Absent),
+            Ok(_) | Err(_) => {
+                self.register.abandon_read(reading);
+                return Err(format!("HEAD {name}: {}", shown(&answer)));
+            }
+        }
+        Ok(())
+    }
+
     fn judge(&self, reading: Reading, seen: Seen<'_>) {
         if let Err(complaint) = self.register.end_read(reading, seen) {
             self.complaints.add(complaint);
         }
     }
 
-    /// Reads every key and the listing; every read has to be answered.
+    /// Reads every key and the listing through each node; every read has to be answered.
     pub(crate) fn verify_all(&self) -> Result<()> {
+        for way in 0..self.ways.len() {
+            self.verify_through(way).with_context(|| format!("through node {}", way + 1))?;
+        }
+        Ok(())
+    }
+
+    /// As [`Field::verify_all`], through one of the nodes.
+    pub(crate) fn verify_through(&self, way: usize) -> Result<()> {
         let next = AtomicU64::new(0);
         let failed = Mutex::new(Vec::new());
         thread::scope(|scope| {
             for _ in 0..READERS {
                 scope.spawn(|| {
-                    let mut client = self.client();
+                    let Via { mut client, .. } = self.client_through(way);
                     loop {
                         let key = next.fetch_add(1, Ordering::Relaxed) as usize;
                         if key >= self.register.len() {
@@ -243,33 +342,49 @@ impl Field<'_> {
         });
         let failed = failed.into_inner().unwrap_or_else(PoisonError::into_inner);
         ensure!(failed.is_empty(), "{} reads failed, the first: {}", failed.len(), failed[0]);
-        self.verify_listing()
+        self.list(&mut self.client_through(way).client)
     }
 
-    /// Every key is listed exactly when it is there. No write may run meanwhile.
-    fn verify_listing(&self) -> Result<()> {
-        let listed = self.client().list_all(self.bucket)?;
-        ensure!(
-            listed.is_sorted_by(|a, b| a.key < b.key),
-            "a listing out of order, or a key twice"
-        );
+    /// Lists the bucket, which says of every key whether it is there: a read of each.
+    fn list(&self, client: &mut Client) -> Result<()> {
+        let readings: Vec<Reading> =
+            (0..self.register.len()).map(|key| self.register.begin_read(key)).collect();
+        let lengths = self.listed_lengths(client);
+        for (key, reading) in readings.into_iter().enumerate() {
+            match &lengths {
+                Ok(lengths) => {
+                    self.judge(reading, lengths[key].map_or(Seen::Unlisted, Seen::Listed))
+                }
+                Err(_) => self.register.abandon_read(reading),
+            }
+        }
+        lengths.map(|_| ())
+    }
+
+    fn listed_lengths(&self, client: &mut Client) -> Result<Vec<Option<u64>>> {
+        let listed = client.list_all(self.bucket)?;
+        let in_order = listed.is_sorted_by(|a, b| a.key < b.key);
+        if !in_order {
+            self.wrong_listing("a listing out of order, or a key twice".to_owned());
+        }
         let mut lengths = vec![None; self.register.len()];
         for entry in &listed {
-            let key = self.register.key_of(&entry.key);
-            let key =
-                key.ok_or_else(|| anyhow::anyhow!("listed, and never written: {:?}", entry.key))?;
-            lengths[key] = Some(entry.size);
+            match self.register.key_of(&entry.key) {
+                Some(key) => lengths[key] = Some(entry.size),
+                None => self.wrong_listing(format!("listed, and never written: {:?}", entry.key)),
+            }
         }
-        for (key, length) in lengths.into_iter().enumerate() {
-            let reading = self.register.begin_read(key);
-            self.judge(reading, length.map_or(Seen::Unlisted, Seen::Listed));
-        }
-        Ok(())
+        Ok(lengths)
+    }
+
+    fn wrong_listing(&self, complaint: String) {
+        count(&self.register.tally.wrong);
+        self.complaints.add(complaint);
     }
 }
 
 /// A refused request must not become a busy loop.
-fn pause() {
+pub(crate) fn pause() {
     thread::sleep(Duration::from_millis(20));
 }
 
@@ -279,13 +394,15 @@ fn outcome_of(answer: &Result<Answer, Unanswered>) -> Outcome {
         Ok(answer) if answer.status / 100 == 2 && text_of(&answer.body, "Code").is_empty() => {
             Outcome::Acknowledged
         }
+        // Its condition did not hold.
+        Ok(Answer { status: 412, .. }) => Outcome::Refused,
         Ok(_) => Outcome::Failed,
         Err(Unanswered::NotSent(_)) => Outcome::Refused,
         Err(Unanswered::Unknown(_)) => Outcome::Unanswered,
     }
 }
 
-fn shown(answer: &Result<Answer, Unanswered>) -> String {
+pub(crate) fn shown(answer: &Result<Answer, Unanswered>) -> String {
     match answer {
         Ok(answer) => {
             let text = |name| text_of(&answer.body, name).pop().unwrap_or_default();

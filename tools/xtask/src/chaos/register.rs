@@ -36,6 +36,9 @@ enum Fate {
     Open,
     Known,
     Floating,
+    /// The node that it was asked of has died, and a later write is acknowledged: it may have reached
+    /// drives that still settle it.
+    Adrift,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -43,9 +46,18 @@ struct Write {
     number: u64,
     effect: Effect,
     fate: Fate,
+    /// Of which node it was asked.
+    way: usize,
 }
 
-/// Writes below `floor` are overwritten for certain, except those that still float.
+impl Write {
+    /// It may take effect out of its order.
+    fn is_loose(&self) -> bool {
+        matches!(self.fate, Fate::Floating | Fate::Adrift)
+    }
+}
+
+/// Writes below `floor` are overwritten for certain, except those that are loose.
 #[derive(Debug)]
 struct Key {
     floor: u64,
@@ -58,19 +70,19 @@ struct Key {
 
 impl Key {
     fn new() -> Self {
-        let absent = Write { number: 0, effect: Effect::Absent, fate: Fate::Known };
+        let absent = Write { number: 0, effect: Effect::Absent, fate: Fate::Known, way: 0 };
         Self { floor: 0, acknowledged: 0, next: 1, readers: 0, writes: vec![absent] }
     }
 
     fn prune(&mut self) {
         if self.readers == 0 {
             let floor = self.floor;
-            self.writes.retain(|write| write.number >= floor || write.fate == Fate::Floating);
+            self.writes.retain(|write| write.number >= floor || write.is_loose());
         }
     }
 
     fn candidates(&self, floor: u64) -> Vec<(u64, Effect)> {
-        let visible = |write: &&Write| write.number >= floor || write.fate == Fate::Floating;
+        let visible = |write: &&Write| write.number >= floor || write.is_loose();
         self.writes.iter().filter(visible).map(|write| (write.number, write.effect)).collect()
     }
 }
@@ -111,7 +123,7 @@ pub(crate) struct Reading {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Seen<'a> {
     Bytes(&'a [u8]),
-    /// In a listing, which shows no bytes.
+    /// In a listing or a head, which show no bytes.
     Listed(u64),
     Absent,
     Unlisted,
@@ -142,12 +154,12 @@ impl Register {
         self.keys[key].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Opens a write; its bytes are those of the version returned.
-    pub(crate) fn begin_write(&self, key: usize, effect: Effect) -> Version {
+    /// Opens a write that is asked of the node `way`; its bytes are those of the version returned.
+    pub(crate) fn begin_write(&self, key: usize, effect: Effect, way: usize) -> Version {
         let mut state = self.key(key);
         let number = state.next;
         state.next += 1;
-        state.writes.push(Write { number, effect, fate: Fate::Open });
+        state.writes.push(Write { number, effect, fate: Fate::Open, way });
         Version { key, number }
     }
 
@@ -181,6 +193,34 @@ impl Register {
             let mut state = self.key(key);
             for write in &mut state.writes {
                 write.fate = Fate::Known;
+            }
+            state.prune();
+        }
+    }
+
+    /// One of several nodes has died: what it was asked keeps the order in which it was asked, but for
+    /// what a later write may have overtaken, until everything is settled.
+    pub(crate) fn node_died(&self, way: usize) {
+        for key in 0..self.len() {
+            let mut state = self.key(key);
+            let floor = state.floor;
+            for write in &mut state.writes {
+                if write.way == way && write.fate == Fate::Floating {
+                    write.fate = if write.number >= floor { Fate::Known } else { Fate::Adrift };
+                }
+            }
+            state.prune();
+        }
+    }
+
+    /// Every drive has answered that nothing of it is unsettled.
+    pub(crate) fn all_settled(&self) {
+        for key in 0..self.len() {
+            let mut state = self.key(key);
+            for write in &mut state.writes {
+                if write.fate == Fate::Adrift {
+                    write.fate = Fate::Known;
+                }
             }
             state.prune();
         }
@@ -238,7 +278,7 @@ impl Register {
         let (kind, shown) = match seen {
             Seen::Absent => (&self.tally.lost, "not found".to_owned()),
             Seen::Unlisted => (&self.tally.lost, "not listed".to_owned()),
-            Seen::Listed(length) => (&self.tally.wrong, format!("listed with {length} bytes")),
+            Seen::Listed(length) => (&self.tally.wrong, format!("shown with {length} bytes")),
             Seen::Bytes(body) => match Version::claimed_by(body) {
                 Some(version) if version.key == key && version.number < reading.floor => {
                     (&self.tally.lost, format!("the older version {}", version.number))
@@ -265,7 +305,7 @@ mod tests {
     use super::*;
 
     fn write(register: &Register, effect: Effect, outcome: Outcome) -> Vec<u8> {
-        let version = register.begin_write(0, effect);
+        let version = register.begin_write(0, effect, 1);
         register.end_write(version, outcome);
         match effect {
             Effect::Bytes(length) => register.bytes(version, length),
@@ -324,6 +364,24 @@ mod tests {
         register.server_died();
         assert!(read(&register, Seen::Bytes(&one)).is_err());
         read(&register, Seen::Bytes(&two)).expect("the last acknowledged");
+    }
+
+    #[test]
+    fn what_a_dead_node_was_asked_is_loose_only_until_all_is_settled() {
+        let register = Register::new(1, 1);
+        let one = write(&register, Effect::Bytes(50), Outcome::Unanswered);
+        let two = write(&register, Effect::Bytes(60), Outcome::Acknowledged);
+        let three = write(&register, Effect::Bytes(70), Outcome::Unanswered);
+        register.node_died(0);
+        register.all_settled();
+        read(&register, Seen::Bytes(&one)).expect("another node died");
+        register.node_died(1);
+        read(&register, Seen::Bytes(&one)).expect("drives may settle it late");
+        read(&register, Seen::Bytes(&two)).expect("or not");
+        register.all_settled();
+        assert!(read(&register, Seen::Bytes(&one)).is_err());
+        read(&register, Seen::Bytes(&three)).expect("the last, which nothing followed");
+        assert!(read(&register, Seen::Bytes(&two)).is_err(), "it went back");
     }
 
     #[test]

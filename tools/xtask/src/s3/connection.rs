@@ -17,6 +17,8 @@ pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) etag: String,
     pub(crate) body_bytes: u64,
+    /// What the head says of the body's length; of HEAD, the object's.
+    pub(crate) length: Option<u64>,
     /// The body, where the caller asked to keep it.
     pub(crate) body: Vec<u8>,
 }
@@ -257,6 +259,7 @@ fn parse_head(head: &[u8]) -> io::Result<Head> {
         if name.eq_ignore_ascii_case("content-length") {
             let length = value.parse().map_err(|_| malformed("content-length"))?;
             parsed.framing = Framing::Length(length);
+            parsed.answer.length = Some(length);
         } else if name.eq_ignore_ascii_case("transfer-encoding") {
             parsed.framing = Framing::Chunked;
         } else if name.eq_ignore_ascii_case("connection") {
