@@ -175,6 +175,9 @@ impl<R: Runtime> Link<R> {
     }
 
     fn queue(&self, outgoing: Outgoing) {
+        if self.shared.closed.get() {
+            return;
+        }
         self.shared.outgoing.borrow_mut().push_back(outgoing);
         self.shared.writer.wake();
     }

@@ -38,13 +38,15 @@ pub enum Ended {
     Lost(End),
 }
 
-/// Serves a connection until it ends. Says who it was, where that was found out.
+/// Serves a connection until it ends, and drops `untrusted` when it has proved the secret. Says who it
+/// was, where that was found out.
 pub async fn serve<R: Runtime, S: Stream>(
     runtime: R,
     stream: S,
     identity: Identity,
     credit_bytes: u32,
     service: Rc<impl Service>,
+    untrusted: impl Sized,
 ) -> (Option<NodeIndex>, Ended) {
     let shaking = std::pin::pin!(shake(&runtime, &stream, identity, credit_bytes));
     let limit = std::pin::pin!(runtime.sleep(HANDSHAKE));
@@ -54,6 +56,7 @@ pub async fn serve<R: Runtime, S: Stream>(
     };
     match shaken {
         Ok(agreed) => {
+            drop(untrusted);
             let end = serve_trusted(&runtime, &stream, agreed, service).await;
             (Some(agreed.peer), Ended::Lost(end))
         }

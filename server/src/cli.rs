@@ -56,8 +56,9 @@ pub enum Command {
 
 #[derive(Args, Clone, Default, Debug)]
 pub struct Server {
-    /// Directories, one for each drive. {1...4} stands for 1 to 4; each argument with such a range
-    /// is a pool of its own, and arguments without ranges are one pool together
+    /// Directories, one for each drive; of several nodes URLs, the same on each of them. {1...4}
+    /// stands for 1 to 4; each argument with such a range is a pool of its own, and arguments
+    /// without ranges are one pool together
     #[arg(value_name = "DIR")]
     pub drives: Vec<String>,
     /// Where clients connect [default: :9000]
@@ -66,8 +67,7 @@ pub struct Server {
     /// Where browsers connect; accepted, but this release has no console yet
     #[arg(long, value_name = "HOST:PORT")]
     pub console_address: Option<String>,
-    /// Where other nodes connect, if not where clients do; accepted, but this release serves one
-    /// node
+    /// Where other nodes connect, if not where clients do; all nodes need the same port for it
     #[arg(long, value_name = "HOST:PORT")]
     pub peer_address: Option<String>,
     /// Accept drives on file systems that are not fit for data (tmpfs, overlay, NFS, FUSE), for a
@@ -162,6 +162,9 @@ Examples:
   Sixteen drives with parity 6:
     BASALT_STORAGE_CLASS_STANDARD=EC:6 basalt server /mnt/drive{{1...16}}
 
+  Four nodes with four drives each: this line on every one of them, with the same root user
+    basalt server http://node{{1...4}}:9000/mnt/drive{{1...4}}
+
   With MinIO's unit and environment file (/etc/default/minio), unchanged:
     basalt server $MINIO_OPTS $MINIO_VOLUMES
 
@@ -172,7 +175,8 @@ Environment (each as BASALT_NAME or MINIO_NAME; BASALT_ wins):
 {variables}
 MINIO_OPTS is for the unit file, which puts it on the command line; the server itself does not read
 it. Without ROOT_USER and ROOT_PASSWORD the first start makes both and keeps them in the file
-.basalt-root-NAME beside the first drive, where NAME is the name of its directory.
+.basalt-root-NAME beside the first drive, where NAME is the name of its directory; several nodes
+need to be given both.
 
 Exit codes: 0 stopped as asked, 1 the machine is not as it has to be (a drive, a port, a file),
 2 the command line or the environment is wrong."

@@ -4,6 +4,7 @@
 //! them. `object` knows buckets, keys, payload and drives, and no HTTP; `s3` turns requests into
 //! calls of `object` and its answers into responses, and asks `policy` who may do what.
 
+pub mod admin;
 pub mod banner;
 pub mod cli;
 pub mod cluster;

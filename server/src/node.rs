@@ -14,9 +14,12 @@ pub mod founding;
 mod gather;
 pub mod host;
 mod metrics;
-mod overview;
+pub(crate) mod nodes;
+pub(crate) mod overview;
 mod peering;
+pub(crate) mod places;
 mod process;
+mod redundancy;
 mod secure;
 mod stream;
 pub mod upkeep;
@@ -43,6 +46,7 @@ use basalt_net::wire::handshake::Lane;
 use futures_util::FutureExt;
 use futures_util::future::{Either, join_all, select};
 
+use crate::admin::Admin;
 use crate::cluster::Cluster;
 use crate::object::{ClassParity, Deployment, PART_BYTES_MIN, Store};
 use crate::s3;
@@ -55,8 +59,10 @@ use formation::{Plan, Step};
 use gather::{Gathering, Word};
 use host::{Host, Sizes};
 use metrics::Pages;
+use nodes::Nodes;
 use overview::Overview;
 use peering::{NodeDial, Serving};
+use places::Places;
 
 /// Messages that may wait for one core.
 const QUEUE_MESSAGES: usize = 16 * 1024;
@@ -88,6 +94,8 @@ pub struct NodeConfig {
     pub sets: Vec<Vec<Seat>>,
     /// What operators call the seats, in the same order.
     pub names: Vec<Vec<String>>,
+    /// How many of the sets are each pool's.
+    pub pool_sets: Vec<usize>,
     /// `None`: all drives are here.
     pub cluster: Option<Cluster>,
     pub parity: Vec<ClassParity>,
@@ -285,7 +293,9 @@ async fn core_main(runtime: GlommioRuntime, shared: Arc<Shared>) {
         part_bytes_min: PART_BYTES_MIN,
         admitted_bytes_max: shared.config.arena_bytes / 2,
     };
-    let for_peers = for_peers(&runtime, &shared, &mailbox);
+    let places = Rc::new(Places::new(&shared.config));
+    let nodes = Nodes::new(&runtime, places.this, peers.clone());
+    let for_peers = for_peers(&runtime, &shared, &mailbox, &nodes);
     let store = Store::new(mailbox, runtime.clone(), deployment);
     keep_up(&runtime, &hosts, &store, &shared.config);
     if let Some(peers) = &peers {
@@ -296,8 +306,10 @@ async fn core_main(runtime: GlommioRuntime, shared: Arc<Shared>) {
     let stopping = RefCell::new(Some(stopping));
     stop_inlet.attach(&runtime, move |Stop| drop(stopping.borrow_mut().take()));
     let gathering = Gathering::new(&runtime, shared.words.clone(), shared.config.cores);
-    let pages = Pages::new(&shared.config, gathering.clone());
-    let server = serve_s3(&runtime, &shared.config, store, pages);
+    let pages = Pages::new(places.clone(), gathering.clone());
+    let tells = core == CoreId(0);
+    let overview = Overview::watch(&runtime, store.clone(), places, nodes, tells);
+    let server = serve_s3(&runtime, &shared, store, overview, pages);
     gathering.attach(words_inlet, {
         let server = server.clone();
         move || server.counts()
@@ -405,7 +417,12 @@ fn forward(peers: Option<NodePeers>) -> Forward {
 }
 
 /// What this core does for the other nodes.
-fn for_peers(runtime: &GlommioRuntime, shared: &Shared, mailbox: &CoreMailbox) -> Option<ForPeers> {
+fn for_peers(
+    runtime: &GlommioRuntime,
+    shared: &Shared,
+    mailbox: &CoreMailbox,
+    nodes: &Nodes,
+) -> Option<ForPeers> {
     let cluster = shared.config.cluster.as_ref()?;
     let deployment = shared.plan.deployment;
     Some(ForPeers {
@@ -416,6 +433,7 @@ fn for_peers(runtime: &GlommioRuntime, shared: &Shared, mailbox: &CoreMailbox) -
             mailbox: mailbox.clone(),
             deployment,
             seats: Rc::new(forming::own_seats(&shared.config)),
+            nodes: nodes.clone(),
         }),
     })
 }
@@ -440,16 +458,24 @@ type CoreServer = s3::Server<CoreMailbox, GlommioRuntime>;
 
 fn serve_s3(
     runtime: &GlommioRuntime,
-    config: &NodeConfig,
+    shared: &Shared,
     store: Store<CoreMailbox, GlommioRuntime>,
+    overview: Overview,
     pages: Pages,
 ) -> CoreServer {
-    let overview = Overview::watch(runtime, store.clone(), config.has_default_classes());
+    let config = &shared.config;
+    let admin = Admin::new(
+        store.clone(),
+        overview.clone(),
+        shared.plan.deployment,
+        config.settings.region.clone(),
+    );
+    let admin = move |question| admin.clone().answer(question).boxed_local();
     let (are_public, seen) = (config.public_metrics, overview.clone());
     let page = Box::new(move |page| pages.clone().page(page, seen.clone()).boxed_local());
     let metrics = s3::Metrics { are_public, page };
     let health = move |question| overview.health(question);
-    s3::Server::new(store, runtime.clone(), config.settings.clone(), health, metrics)
+    s3::Server::new(store, runtime.clone(), config.settings.clone(), health, metrics, admin)
 }
 
 /// Waits for SIGTERM or SIGINT and tells every core.

@@ -5,11 +5,12 @@
 //! the operations in `bucket`, `object`, `read`, `copy`, `listing`, `multipart`, `uploads`,
 //! `tagging`, `deletion`, `bucket_policy`, `configuration`, `post` (forms) and `unset`. `body` is the
 //! only way to a request's bytes; it decodes and verifies. `monitoring` answers health and metrics,
-//! `tally` counts.
+//! `administration` lets root ask what `crate::admin` tells, `tally` counts.
 //! `error` is the only place where errors become S3 codes.
 //!
 //! Nothing here is `Send`: a [`Server`] is one core's.
 
+mod administration;
 mod answer;
 mod attributes;
 mod auth;
@@ -61,6 +62,7 @@ use basalt_engine::seam::Runtime;
 use basalt_net::mailbox::Mailbox;
 use futures_util::future::LocalBoxFuture;
 
+use crate::admin;
 use crate::object::Store;
 use crate::users::User;
 
@@ -118,6 +120,7 @@ struct Inner<M: Mailbox, R: Runtime> {
     origins: Origins,
     health: Box<dyn Fn(Health) -> HealthAnswer>,
     metrics: Metrics,
+    admin: Box<dyn Fn(admin::Question) -> admin::Answer>,
     tally: Rc<tally::Tally>,
 }
 
@@ -128,13 +131,14 @@ impl<M: Mailbox, R: Runtime> Clone for Server<M, R> {
 }
 
 impl<M: Mailbox, R: Runtime> Server<M, R> {
-    /// `health` answers health questions.
+    /// `health` answers health questions, `admin` those of administrators.
     pub fn new(
         store: Store<M, R>,
         runtime: R,
         settings: Settings,
         health: impl Fn(Health) -> HealthAnswer + 'static,
         metrics: Metrics,
+        admin: impl Fn(admin::Question) -> admin::Answer + 'static,
     ) -> Self {
         let inner = Inner {
             store,
@@ -148,6 +152,7 @@ impl<M: Mailbox, R: Runtime> Server<M, R> {
             origins: settings.origins,
             health: Box::new(health),
             metrics,
+            admin: Box::new(admin),
             tally: Rc::default(),
         };
         Self { inner: Rc::new(inner) }

@@ -91,6 +91,7 @@ fn node_config(config: &ServerConfig) -> NodeConfig {
     NodeConfig {
         sets: config.sets.clone(),
         names: names(&config.topology),
+        pool_sets: config.topology.pools.iter().map(|pool| pool.sets().len()).collect(),
         cluster: config.cluster.clone(),
         parity: config.parity.clone(),
         address: config.listen,

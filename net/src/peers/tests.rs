@@ -142,7 +142,7 @@ impl Dial for SimDial {
         let (here, there) = SimStream::pair(&self.network);
         let identity = self.theirs.clone();
         let serving =
-            service::serve(self.server.clone(), there, identity, CREDIT, self.service.clone());
+            service::serve(self.server.clone(), there, identity, CREDIT, self.service.clone(), ());
         self.server.spawn(serving.map(|_| ()));
         Ok(here)
     }

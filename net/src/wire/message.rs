@@ -16,7 +16,7 @@ use bytes::Bytes;
 use rkyv::rancor;
 use rkyv::util::AlignedVec;
 
-pub use call::{Call, CallAnswer, SeatFound, Standing};
+pub use call::{Call, CallAnswer, Description, SeatFound, Standing};
 
 use super::Malformed;
 use basalt_engine::request::{Reply, Request};

@@ -84,10 +84,10 @@ impl<F: Future<Output = ()> + Clone + 'static> Door<F> {
             let door = door.clone();
             door.runtime.clone().spawn(async move {
                 match &door.acceptor {
-                    None => door.serve_peer(Caller::peer(stream)).await,
+                    None => door.serve_peer(Caller::peer(stream), ()).await,
                     Some(acceptor) => {
                         if let Some(stream) = acceptor.accept(stream).await {
-                            door.serve_peer(stream.for_peer()).await;
+                            door.serve_peer(stream.for_peer(), ()).await;
                         }
                     }
                 }
@@ -96,23 +96,19 @@ impl<F: Future<Output = ()> + Clone + 'static> Door<F> {
         Ok(())
     }
 
-    /// `client` counts it among the clients, until it turns out to be a peer.
+    /// `client` counts it among the clients, until it has proved to be a peer.
     async fn enter(self, stream: TcpStream, admission: Admission, client: Counted) {
         let from = stream.peer_address().ip();
         match (&self.acceptor, &self.peers) {
             (Some(acceptor), peers) => match acceptor.accept(stream).await {
                 Some(stream) if peers.is_some() && stream.is_of_peer() => {
-                    drop(client);
-                    self.serve_peer(stream.for_peer()).await;
+                    self.serve_peer(stream.for_peer(), client).await;
                 }
                 Some(stream) => self.serve_client(stream, admission, from).await,
                 None => {}
             },
             (None, Some(_)) => match Caller::of(&self.runtime, stream).await {
-                Caller::Peer(stream) => {
-                    drop(client);
-                    self.serve_peer(stream).await;
-                }
+                Caller::Peer(stream) => self.serve_peer(stream, client).await,
                 Caller::Client(stream) => self.serve_client(stream, admission, from).await,
                 Caller::Nobody => {}
             },
@@ -135,11 +131,13 @@ impl<F: Future<Output = ()> + Clone + 'static> Door<F> {
         }
     }
 
-    async fn serve_peer(&self, stream: impl Stream) {
+    /// Until it is trusted, it counts as what `untrusted` counts.
+    async fn serve_peer(&self, stream: impl Stream, untrusted: impl Sized) {
         let Some(peers) = self.peers.clone() else { return };
         let ForPeers { identity, credit_bytes, serving } = peers;
         let runtime = self.runtime.clone();
-        let (peer, ended) = service::serve(runtime, stream, identity, credit_bytes, serving).await;
+        let (peer, ended) =
+            service::serve(runtime, stream, identity, credit_bytes, serving, untrusted).await;
         match (peer, ended) {
             (Some(peer), ended) => tracing::debug!(?peer, %ended, "a peer's connection ended"),
             (None, ended) => tracing::warn!(%ended, "a node was refused as a peer"),

@@ -219,7 +219,9 @@ impl Starting {
                 match answer {
                     Some(CallAnswer::Done) => {}
                     Some(CallAnswer::Refused(reason)) => return Err(format!("{name}: {reason}")),
-                    Some(CallAnswer::Seats(_)) => return Err(format!("{name} answers oddly")),
+                    Some(CallAnswer::Seats(_) | CallAnswer::Description(_)) => {
+                        return Err(format!("{name} answers oddly"));
+                    }
                     None => return Err(format!("{name} does not answer")),
                 }
             }
@@ -304,7 +306,7 @@ impl Here {
     async fn serve(self, stream: impl Stream, to_peers: ToPeers) {
         let ToPeers { identity, credit_bytes } = to_peers;
         let runtime = self.runtime.clone();
-        match service::serve(runtime, stream, identity, credit_bytes, Rc::new(self)).await {
+        match service::serve(runtime, stream, identity, credit_bytes, Rc::new(self), ()).await {
             (Some(peer), ended) => tracing::debug!(?peer, %ended, "a peer's connection ended"),
             (None, ended) => tracing::warn!(%ended, "a node was refused as a peer"),
         }
@@ -319,6 +321,7 @@ impl Here {
             Call::Mark { ticket, deployment } => {
                 self.mark(ticket, deployment).await.map(|()| CallAnswer::Done)
             }
+            Call::Describe => Err("this node does not serve yet".to_owned()),
         };
         carried_out.unwrap_or_else(CallAnswer::Refused)
     }

@@ -6,11 +6,12 @@ use std::fmt::{Display, Write};
 use std::rc::Rc;
 
 use basalt_engine::request::DriveStatus;
+use basalt_net::node::NodeIndex;
 
 use super::gather::Gathering;
 use super::overview::{Overview, SetState};
+use super::places::Places;
 use super::process::{self, Reading};
-use super::{ClassParity, NodeConfig};
 use crate::s3::{ApiCounts, BucketCounts, Counts, FIRST_BYTE_MS, Health, MetricsPage, Rejection};
 
 /// Name, help, and how it is read.
@@ -19,66 +20,72 @@ type Figure<T> = (&'static str, &'static str, fn(&T) -> u64);
 /// What metrics are made of, on one core.
 #[derive(Clone)]
 pub(super) struct Pages {
-    place: Rc<Place>,
+    places: Rc<Places>,
     gathering: Gathering,
 }
 
-/// What never changes while a node runs.
-struct Place {
-    server: String,
-    /// By set and position.
-    names: Vec<Vec<String>>,
-    parity: Vec<ClassParity>,
+/// The cluster as it is now.
+struct Cluster {
+    connected_nodes: usize,
+    is_good: bool,
 }
 
 impl Pages {
-    pub(super) fn new(config: &NodeConfig, gathering: Gathering) -> Self {
-        let place = Place {
-            server: config.address.to_string(),
-            names: config.names.clone(),
-            parity: config.parity.clone(),
-        };
-        Self { place: Rc::new(place), gathering }
+    pub(super) fn new(places: Rc<Places>, gathering: Gathering) -> Self {
+        Self { places, gathering }
     }
 
     pub(super) async fn page(self, page: MetricsPage, overview: Overview) -> String {
-        let place = &self.place;
+        let teller =
+            Teller { places: &self.places, server: self.places.endpoint(self.places.this) };
         let mut text = Text::default();
         match page {
             // Before the first look at the drives all of them would seem lost.
             _ if overview.look(<[SetState]>::is_empty) => {}
             MetricsPage::Cluster => {
-                let is_good = overview.health(Health::Cluster).is_good;
-                overview.look(|sets| place.cluster(sets, is_good, &mut text));
-                overview.look(|sets| place.drives(sets, &mut text));
-                place.requests(self.gathering.sum().await.as_ref(), &mut text);
-                place.readings(&process::process(), &mut text);
+                let nodes = self.places.all_nodes();
+                let cluster = Cluster {
+                    connected_nodes: nodes
+                        .filter(|node| overview.nodes.is_connected(*node))
+                        .count(),
+                    is_good: overview.health(Health::Cluster).is_good,
+                };
+                overview.look(|sets| teller.cluster(sets, &cluster, &mut text));
+                let nodes: Vec<NodeIndex> = self.places.all_nodes().collect();
+                overview.look(|sets| teller.drives(&nodes, sets, &mut text));
+                teller.requests(self.gathering.sum().await.as_ref(), &mut text);
+                teller.readings(&process::process(), &mut text);
             }
             MetricsPage::Node => {
-                overview.look(|sets| place.drives(sets, &mut text));
-                place.requests(self.gathering.sum().await.as_ref(), &mut text);
-                place.readings(&process::process(), &mut text);
+                overview.look(|sets| teller.drives(&[self.places.this], sets, &mut text));
+                teller.requests(self.gathering.sum().await.as_ref(), &mut text);
+                teller.readings(&process::process(), &mut text);
             }
             MetricsPage::Bucket => {
-                place.buckets(self.gathering.sum().await.as_ref(), &mut text);
+                teller.buckets(self.gathering.sum().await.as_ref(), &mut text);
             }
-            MetricsPage::Resource => place.readings(&process::machine(), &mut text),
+            MetricsPage::Resource => teller.readings(&process::machine(), &mut text),
         }
         text.out
     }
 }
 
-impl Place {
-    fn cluster(&self, sets: &[SetState], is_good: bool, text: &mut Text) {
+/// Writes what this node has to tell.
+struct Teller<'a> {
+    places: &'a Places,
+    /// This node.
+    server: &'a str,
+}
+
+impl Teller<'_> {
+    fn cluster(&self, sets: &[SetState], cluster: &Cluster, text: &mut Text) {
         let online: usize = sets.iter().map(|set| set.drives.len()).sum();
-        let total: usize = self.names.iter().map(Vec::len).sum();
+        let total = self.places.count(None);
+        let (nodes, connected) = (self.places.nodes.len(), cluster.connected_nodes);
         let bytes = |of: fn(&DriveStatus) -> u64| {
             let raw = |set: &SetState| set.drives.iter().map(|(_, drive)| of(drive)).sum::<u64>();
-            let data = |set: &SetState| {
-                let drives = set.quorums.drives as u64;
-                let parity = u64::from(self.parity[usize::from(set.set.0)].standard);
-                raw(set) / drives * (drives - parity)
-            };
+            let data =
+                |set: &SetState| raw(set) / set.quorums.drives as u64 * set.data_drives as u64;
             (sets.iter().map(raw).sum::<u64>(), sets.iter().map(data).sum::<u64>())
         };
         let (raw_total, usable_total) = bytes(|drive| drive.capacity_bytes);
@@ -91,9 +98,17 @@ impl Place {
             ("minio_cluster_drive_online_total", "Drives that answer.", online as u64),
             ("minio_cluster_drive_offline_total", "Drives that do not.", (total - online) as u64),
             ("minio_cluster_drive_total", "Drives.", total as u64),
-            ("minio_cluster_nodes_online_total", "Nodes that answer.", 1),
-            ("minio_cluster_nodes_offline_total", "Nodes that do not.", 0),
-            ("minio_cluster_health_status", "1: every set can be written.", u64::from(is_good)),
+            ("minio_cluster_nodes_online_total", "Nodes that are connected.", connected as u64),
+            (
+                "minio_cluster_nodes_offline_total",
+                "Nodes that are not.",
+                (nodes - connected) as u64,
+            ),
+            (
+                "minio_cluster_health_status",
+                "1: every set can be read and written.",
+                u64::from(cluster.is_good),
+            ),
         ] {
             text.family(name, help, "gauge");
             text.sample(name, &[], value);
@@ -105,21 +120,22 @@ impl Place {
         let figures: [Figure<SetState>; 5] = [
             ("online_drives", "Drives of the set that answer.", |set| set.drives.len() as u64),
             ("healing_drives", "Drives that are being filled.", |set| set.healing() as u64),
-            ("read_quorum", "Drives that a read needs.", |set| set.quorums.read as u64),
-            ("write_quorum", "Drives that a write needs.", |set| set.quorums.accept as u64),
-            ("status", "1: the set can be written.", |set| u64::from(set.can_write())),
+            ("read_quorum", "Drives that reads need.", |set| set.read_quorum() as u64),
+            ("write_quorum", "Drives that writes need.", |set| set.write_quorum() as u64),
+            ("status", "1: the set can be read and written.", |set| u64::from(set.can_write())),
         ];
         for (figure, help, value) in figures {
             let name = format!("minio_cluster_health_erasure_set_{figure}");
             text.family(&name, help, "gauge");
             for set in sets {
-                text.sample(&name, &[("set", &set.set.0)], value(set));
+                let (pool, _) = self.places.pool_of(set.set);
+                text.sample(&name, &[("pool", &pool), ("set", &set.set.0)], value(set));
             }
         }
     }
 
-    /// Of each drive that answers.
-    fn drives(&self, sets: &[SetState], text: &mut Text) {
+    /// Of each drive of these nodes that answers.
+    fn drives(&self, nodes: &[NodeIndex], sets: &[SetState], text: &mut Text) {
         let figures: [Figure<DriveStatus>; 7] = [
             ("minio_node_drive_total_bytes", "Bytes the drive can hold.", |one| one.capacity_bytes),
             ("minio_node_drive_free_bytes", "Bytes free for objects.", |one| one.free_bytes),
@@ -139,10 +155,13 @@ impl Place {
             text.family(name, help, "gauge");
             for set in sets {
                 for (position, drive) in &set.drives {
-                    let place = &self.names[usize::from(set.set.0)][usize::from(position.0)];
+                    let seat = self.places.seat(set.set, *position);
+                    if !nodes.contains(&seat.node) {
+                        continue;
+                    }
                     let labels: [(&str, &dyn Display); 4] = [
-                        ("server", &self.server),
-                        ("drive", place),
+                        ("server", &self.places.endpoint(seat.node)),
+                        ("drive", &seat.path),
                         ("set", &set.set.0),
                         ("position", &position.0),
                     ];
@@ -150,15 +169,28 @@ impl Place {
                 }
             }
         }
-        let online: usize = sets.iter().map(|set| set.drives.len()).sum();
-        let total: usize = self.names.iter().map(Vec::len).sum();
-        for (name, help, value) in [
-            ("minio_node_drive_online_total", "Drives of the node that answer.", online),
-            ("minio_node_drive_offline_total", "Drives of the node that do not.", total - online),
-            ("minio_node_drive_total", "Drives of the node.", total),
-        ] {
+        let counts = nodes.iter().map(|&node| {
+            let of_node = |set: &SetState| {
+                let drives = set.drives.iter();
+                drives.filter(|(at, _)| self.places.seat(set.set, *at).node == node).count()
+            };
+            let online: usize = sets.iter().map(of_node).sum();
+            let total = self.places.count(Some(node));
+            (self.places.endpoint(node), [online, total - online, total])
+        });
+        let counts: Vec<(&str, [usize; 3])> = counts.collect();
+        for (index, (name, help)) in [
+            ("minio_node_drive_online_total", "Drives of the node that answer."),
+            ("minio_node_drive_offline_total", "Drives of the node that do not."),
+            ("minio_node_drive_total", "Drives of the node."),
+        ]
+        .into_iter()
+        .enumerate()
+        {
             text.family(name, help, "gauge");
-            text.sample(name, &[("server", &self.server)], value);
+            for (endpoint, counts) in &counts {
+                text.sample(name, &[("server", endpoint)], counts[index]);
+            }
         }
     }
 

@@ -31,6 +31,7 @@ use super::bay::DirectoryBay;
 use super::drives::Drive;
 use super::formation::{self, Found};
 use super::host::Bay;
+use super::nodes::Nodes;
 use super::secure::{SecurePeer, SecureStream};
 use super::stream::HttpStream;
 use crate::cluster::Cluster;
@@ -217,6 +218,7 @@ pub(super) struct Serving {
     pub(super) mailbox: CoreMailbox,
     pub(super) deployment: DeploymentId,
     pub(super) seats: Rc<OwnSeats>,
+    pub(super) nodes: Nodes,
 }
 
 impl Service for Serving {
@@ -233,6 +235,10 @@ impl Service for Serving {
             Call::Format { .. } | Call::Mark { .. } => {
                 let refused = CallAnswer::Refused("this node serves already".to_owned());
                 std::future::ready(refused).boxed_local()
+            }
+            Call::Describe => {
+                let description = CallAnswer::Description(self.nodes.describe());
+                std::future::ready(description).boxed_local()
             }
         }
     }

@@ -172,6 +172,12 @@ pub(super) fn xml<M: Mailbox, R: Runtime>(document: String) -> Answer<M, R> {
     answer
 }
 
+pub(super) fn json<M: Mailbox, R: Runtime>(document: String) -> Answer<M, R> {
+    let mut answer = Response::new(AnswerBody::whole(Bytes::from(document)));
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    answer
+}
+
 pub(super) fn text<M: Mailbox, R: Runtime>(text: String) -> Answer<M, R> {
     let mut answer = Response::new(AnswerBody::whole(Bytes::from(text)));
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));

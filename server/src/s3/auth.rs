@@ -3,6 +3,7 @@
 //! A request is of exactly one [`Kind`]. Here its signature is verified; [`decision`] asks the
 //! policies. What runs an operation takes an [`Authorized`], which nothing else can make.
 
+mod administrator;
 mod bearer;
 mod claim;
 mod decision;
@@ -64,6 +65,15 @@ pub(super) enum Payload {
     },
     /// aws-chunked with trailers, and no signature behind the head's.
     UnsignedChunks,
+}
+
+/// Which regions a request may be signed for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Regions {
+    /// The server's; any that is named where it has none.
+    Own,
+    /// Any, or none.
+    Any,
 }
 
 /// Who asks.
@@ -170,7 +180,7 @@ impl Gate {
         now_ms: u64,
     ) -> Result<Authenticated, Failure> {
         match Kind::of(head) {
-            Kind::HeaderV4(fields) => self.header(head, fields, now_ms),
+            Kind::HeaderV4(fields) => self.header(head, fields, now_ms, Regions::Own),
             Kind::QueryV4 => self.presigned(head, now_ms),
             Kind::Anonymous => anonymous(head),
             Kind::HeaderV2 | Kind::QueryV2 => Err(version_2()),
@@ -224,13 +234,19 @@ impl Gate {
             &malformed,
         )?;
         let has_token = form.get("x-amz-security-token").is_some();
-        let (identity, secret) =
-            self.check_claim(&claim, has_token, Code::AuthorizationQueryParametersError)?;
+        let region = (Regions::Own, Code::AuthorizationQueryParametersError);
+        let (identity, secret) = self.check_claim(&claim, has_token, region)?;
         self.verify_text(&claim, secret, policy)?;
         Ok((authenticated(identity, Proof::Form), Some(PostPolicy::parse(policy)?)))
     }
 
-    fn header(&self, head: &Head<'_>, fields: &str, now_ms: u64) -> Result<Authenticated, Failure> {
+    fn header(
+        &self,
+        head: &Head<'_>,
+        fields: &str,
+        now_ms: u64,
+        regions: Regions,
+    ) -> Result<Authenticated, Failure> {
         let [credential, header_names, signature] = header_fields(fields)?;
         let malformed = |text: &'static str| Failure::new(Code::AuthorizationHeaderMalformed, text);
         let timestamp = single_header(head.headers, "x-amz-date")?
@@ -243,8 +259,8 @@ impl Gate {
             let text = "The request lacks the required header x-amz-content-sha256.";
             Failure::new(Code::InvalidRequest, text)
         })?;
-        let code = Code::AuthorizationHeaderMalformed;
-        self.verify(head, claim, content, code, (Proof::Header, Vec::new()))
+        let region = (regions, Code::AuthorizationHeaderMalformed);
+        self.verify(head, claim, content, region, (Proof::Header, Vec::new()))
     }
 
     fn presigned(&self, head: &Head<'_>, now_ms: u64) -> Result<Authenticated, Failure> {
@@ -286,8 +302,8 @@ impl Gate {
             (None, None) => sigv4::UNSIGNED_PAYLOAD,
         };
         let proof = Proof::Query { signed_at_ms: claim.signed_at_ms };
-        let code = Code::AuthorizationQueryParametersError;
-        self.verify(head, claim, content, code, (proof, hoisted_headers(query)))
+        let region = (Regions::Own, Code::AuthorizationQueryParametersError);
+        self.verify(head, claim, content, region, (proof, hoisted_headers(query)))
     }
 
     fn verify(
@@ -295,13 +311,13 @@ impl Gate {
         head: &Head<'_>,
         claim: Claim<'_>,
         content: &str,
-        region_code: Code,
+        region: (Regions, Code),
         (proof, hoisted): (Proof, Vec<(String, String)>),
     ) -> Result<Authenticated, Failure> {
         check_signed_headers(head.headers, &claim.header_names)?;
         let has_token = head.headers.contains_key("x-amz-security-token")
             || head.target.query.has("X-Amz-Security-Token");
-        let (identity, secret) = self.check_claim(&claim, has_token, region_code)?;
+        let (identity, secret) = self.check_claim(&claim, has_token, region)?;
         let signed = Signed {
             method: head.method,
             raw_path: &head.target.raw_path,
@@ -320,9 +336,13 @@ impl Gate {
         &self,
         claim: &Claim<'_>,
         has_token: bool,
-        region_code: Code,
+        (regions, region_code): (Regions, Code),
     ) -> Result<(Identity, &str), Failure> {
+        if regions == Regions::Own && claim.scope.region.is_empty() {
+            return Err(Failure::new(region_code, "The region of the credential is not valid."));
+        }
         if let Some(region) = &self.region
+            && regions == Regions::Own
             && *region != claim.scope.region
         {
             let text = format!(

@@ -43,6 +43,18 @@ impl Failure {
         self
     }
 
+    /// The document of the answer to who administers.
+    pub(super) fn json(&self, resource: &str, request_id: &str, host_id: &str) -> String {
+        let document = serde_json::json!({
+            "Code": self.code.name(),
+            "Message": self.message,
+            "Resource": resource,
+            "RequestId": request_id,
+            "HostId": host_id,
+        });
+        document.to_string()
+    }
+
     /// The XML document of the answer.
     pub(super) fn document(&self, resource: &str, request_id: &str, host_id: &str) -> String {
         let mut xml = Writer::document("Error", None);
@@ -86,6 +98,7 @@ codes! {
     AccessControlListNotSupported = 400 "AccessControlListNotSupported",
     AccessDenied = 403 "AccessDenied",
     AccessForbidden = 403 "AccessForbidden",
+    AdminVersionMismatch = 426 "XMinioAdminVersionMismatch",
     AuthorizationHeaderMalformed = 400 "AuthorizationHeaderMalformed",
     AuthorizationQueryParametersError = 400 "AuthorizationQueryParametersError",
     BadDigest = 400 "BadDigest",

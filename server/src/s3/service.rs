@@ -51,6 +51,7 @@ impl<M: Mailbox, R: Runtime> Server<M, R> {
         let expects_continue = parts.headers.contains_key(EXPECT);
         let page = origins::Page::of(&method, &uri, &parts.headers, &self.inner.domains);
         let condition = attributes::failing_condition(&parts.headers);
+        let is_administration = self.is_administration(&uri, &parts.headers);
         let now_ms = self.inner.runtime.wall().0;
         let arrival = Arrival { peer, is_secure: self.inner.scheme == "https", now_ms };
         let work = self.run((&method, &uri, parts.headers), arrival, &mut body, watch);
@@ -64,7 +65,10 @@ impl<M: Mailbox, R: Runtime> Server<M, R> {
         let mut answer = outcome.unwrap_or_else(|mut failure| {
             flight.fails(failure.code);
             failure.condition = condition.filter(|_| failure.code == Code::PreconditionFailed);
-            self.refusal(&failure, uri.path(), &request_id)
+            match is_administration {
+                true => self.administrators_refusal(&failure, uri.path(), &request_id),
+                false => self.refusal(&failure, uri.path(), &request_id),
+            }
         });
         if method == Method::HEAD {
             *answer.body_mut() = AnswerBody::empty();
@@ -131,6 +135,9 @@ impl<M: Mailbox, R: Runtime> Server<M, R> {
         if *method == Method::OPTIONS {
             let page = origins::Page::of(method, uri, &headers, &self.inner.domains);
             return self.preflight(page.as_ref()).await;
+        }
+        if self.is_administration(uri, &headers) {
+            return self.administer((method, uri), &headers, arrival.now_ms).await;
         }
         let target = match hosted {
             Some(bucket) => Target::hosted(bucket, uri.path(), uri.query())?,

@@ -7,6 +7,7 @@ use rkyv::{Archive, Serialize};
 
 use super::parts::{Open, SetMap};
 use super::{Body, access, archive};
+use crate::node::NodeIndex;
 use crate::wire::Malformed;
 
 /// Answered with [`CallAnswer`]. A ticket ties orders to the question that they follow from.
@@ -18,6 +19,8 @@ pub enum Call {
     Format { ticket: u128, deployment: DeploymentId, maps: Vec<engine::SetMap> },
     /// Every drive of the deployment is formatted: mark yours as formed.
     Mark { ticket: u128, deployment: DeploymentId },
+    /// How are you? For operators; nothing is decided by it.
+    Describe,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -26,6 +29,16 @@ pub enum CallAnswer {
     Done,
     /// Why not, for the operator.
     Refused(String),
+    Description(Description),
+}
+
+/// What a node that serves says of itself.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Description {
+    pub version: String,
+    pub up_seconds: u64,
+    /// The other nodes that it is connected to.
+    pub connected: Vec<NodeIndex>,
 }
 
 /// What stands at one of the node's seats.
@@ -56,6 +69,7 @@ enum WireCall {
     Identify { ticket: u128 },
     Format { ticket: u128, deployment: u128, maps: Vec<SetMap> },
     Mark { ticket: u128, deployment: u128 },
+    Describe,
 }
 
 #[derive(Archive, Serialize)]
@@ -69,6 +83,7 @@ enum WireAnswer {
     Seats(Vec<WireSeat>),
     Done,
     Refused(String),
+    Description { version: String, up_seconds: u64, connected: Vec<u16> },
 }
 
 #[derive(Archive, Serialize)]
@@ -101,6 +116,7 @@ pub(super) fn pack(number: u32, call: &Call) -> Body {
         Call::Mark { ticket, deployment } => {
             WireCall::Mark { ticket: *ticket, deployment: deployment.0 }
         }
+        Call::Describe => WireCall::Describe,
     };
     archive(&Numbered { number, call })
 }
@@ -118,6 +134,7 @@ pub(super) fn open(body: &Bytes) -> Result<(u32, Call), Malformed> {
             ticket: ticket.to_native(),
             deployment: DeploymentId(deployment.to_native()),
         },
+        ArchivedWireCall::Describe => Call::Describe,
     };
     Ok((numbered.number.to_native(), call))
 }
@@ -127,6 +144,13 @@ pub(super) fn pack_answer(number: u32, answer: &CallAnswer) -> Body {
         CallAnswer::Seats(seats) => WireAnswer::Seats(seats.iter().map(WireSeat::from).collect()),
         CallAnswer::Done => WireAnswer::Done,
         CallAnswer::Refused(reason) => WireAnswer::Refused(reason.clone()),
+        CallAnswer::Description(Description { version, up_seconds, connected }) => {
+            WireAnswer::Description {
+                version: version.clone(),
+                up_seconds: *up_seconds,
+                connected: connected.iter().map(|node| node.0).collect(),
+            }
+        }
     };
     archive(&NumberedAnswer { number, answer })
 }
@@ -137,6 +161,13 @@ pub(super) fn open_answer(body: &Bytes) -> Result<(u32, CallAnswer), Malformed> 
         ArchivedWireAnswer::Seats(seats) => CallAnswer::Seats(seats.open(body)?),
         ArchivedWireAnswer::Done => CallAnswer::Done,
         ArchivedWireAnswer::Refused(reason) => CallAnswer::Refused(reason.as_str().to_owned()),
+        ArchivedWireAnswer::Description { version, up_seconds, connected } => {
+            CallAnswer::Description(Description {
+                version: version.as_str().to_owned(),
+                up_seconds: up_seconds.to_native(),
+                connected: connected.iter().map(|node| NodeIndex(node.to_native())).collect(),
+            })
+        }
     };
     Ok((numbered.number.to_native(), answer))
 }

@@ -13,6 +13,7 @@ use basalt_engine::units::{
 };
 
 use super::*;
+use crate::node::NodeIndex;
 
 fn key(name: &str) -> Key {
     Key::new(Keyspace::Objects, Incarnation(7), name.as_bytes())
@@ -264,7 +265,8 @@ fn calls_and_their_answers_arrive_as_they_were_sent() {
     let deployment = DeploymentId(3);
     let ticket = 1 << 90;
     let format = Call::Format { ticket, deployment, maps: vec![map()] };
-    for call in [Call::Identify { ticket }, format, Call::Mark { ticket, deployment }] {
+    let mark = Call::Mark { ticket, deployment };
+    for call in [Call::Identify { ticket }, format, mark, Call::Describe] {
         let packed = pack_call(5, &call);
         assert_eq!(open_call(packed.body), Ok((5, call)));
     }
@@ -287,7 +289,12 @@ fn calls_and_their_answers_arrive_as_they_were_sent() {
     };
     let seats = standings.into_iter().zip(0..).map(seat).collect();
     let refused = CallAnswer::Refused("no".to_owned());
-    for answer in [CallAnswer::Seats(seats), CallAnswer::Done, refused] {
+    let description = CallAnswer::Description(Description {
+        version: "0.1.0".to_owned(),
+        up_seconds: 1 << 40,
+        connected: vec![NodeIndex(0), NodeIndex(700)],
+    });
+    for answer in [CallAnswer::Seats(seats), CallAnswer::Done, refused, description] {
         let packed = pack_call_answer(6, &answer);
         assert_eq!(open_call_answer(packed.body), Ok((6, answer)));
     }

@@ -1,36 +1,14 @@
-use basalt_engine::request::{Member, SetMap};
-use basalt_engine::units::{DriveId, DriveIndex, Epoch, SetIndex};
-use basalt_net::quorum::Quorums;
+use basalt_net::node::NodeIndex;
 
+use super::super::overview::testing::set;
+use super::super::places::testing::places;
 use super::*;
 
-fn place() -> Place {
-    let name = |number: usize| format!("/d\"{number}");
-    Place {
-        server: "127.0.0.1:9000".to_owned(),
-        names: vec![(0..4).map(name).collect()],
-        parity: vec![ClassParity { standard: 2, reduced_redundancy: 1 }],
-    }
-}
+const NODE_0: NodeIndex = NodeIndex(0);
+const NODE_1: NodeIndex = NodeIndex(1);
 
-/// A set of four drives, of which these answer.
-fn set(drives: &[u8], voting: usize) -> SetState {
-    let members = (0..4).map(|index| Member { drive: DriveId(index), voting: true }).collect();
-    let map = SetMap { epoch: Epoch(3), drives: members };
-    let status = |index: &u8| {
-        let status = DriveStatus {
-            drive: DriveId(u128::from(*index)),
-            map: map.clone(),
-            capacity_bytes: 1000,
-            free_bytes: 400,
-            keys: 7,
-            unsettled: 2,
-            journal_used_bytes: 5,
-        };
-        (DriveIndex(*index), status)
-    };
-    let drives = drives.iter().map(status).collect();
-    SetState { set: SetIndex(0), quorums: Quorums::of(4), voting, drives }
+fn teller(places: &Places) -> Teller<'_> {
+    Teller { places, server: places.endpoint(places.this) }
 }
 
 /// The value of one sample.
@@ -41,35 +19,51 @@ fn value<'a>(text: &'a Text, sample: &str) -> &'a str {
 
 #[test]
 fn the_cluster_is_described_by_minios_names() {
-    let mut text = Text::default();
-    place().cluster(&[set(&[0, 1, 3], 1)], false, &mut text);
+    let (mut text, places) = (Text::default(), places(3));
+    let cluster = Cluster { connected_nodes: 2, is_good: false };
+    let sets = [set(0, 4, &[0, 1, 3], &[1, 3]), set(1, 4, &[], &[]), set(2, 4, &[], &[])];
+    teller(&places).cluster(&sets, &cluster, &mut text);
     for (sample, expected) in [
         ("minio_cluster_capacity_raw_total_bytes", "3000"),
         ("minio_cluster_capacity_raw_free_bytes", "1200"),
         ("minio_cluster_capacity_usable_total_bytes", "1500"),
         ("minio_cluster_capacity_usable_free_bytes", "600"),
         ("minio_cluster_drive_online_total", "3"),
-        ("minio_cluster_drive_offline_total", "1"),
-        ("minio_cluster_nodes_online_total", "1"),
+        ("minio_cluster_drive_offline_total", "9"),
+        ("minio_cluster_nodes_online_total", "2"),
+        ("minio_cluster_nodes_offline_total", "1"),
         ("minio_cluster_health_status", "0"),
-        ("minio_cluster_health_erasure_set_online_drives{set=\"0\"}", "3"),
-        ("minio_cluster_health_erasure_set_healing_drives{set=\"0\"}", "2"),
-        ("minio_cluster_health_erasure_set_status{set=\"0\"}", "0"),
+        ("minio_cluster_health_erasure_set_online_drives{pool=\"0\",set=\"0\"}", "3"),
+        ("minio_cluster_health_erasure_set_healing_drives{pool=\"0\",set=\"0\"}", "2"),
+        ("minio_cluster_health_erasure_set_status{pool=\"0\",set=\"0\"}", "0"),
+        ("minio_cluster_health_erasure_set_write_quorum{pool=\"1\",set=\"2\"}", "3"),
+        ("minio_cluster_health_erasure_set_read_quorum{pool=\"1\",set=\"2\"}", "2"),
     ] {
         assert_eq!(value(&text, sample), expected, "{sample}");
     }
 }
 
 #[test]
-fn drives_that_answer_are_described() {
-    let mut text = Text::default();
-    place().drives(&[set(&[0, 1, 3], 3)], &mut text);
-    let labels = r#"{server="127.0.0.1:9000",drive="/d\"3",set="0",position="3"}"#;
-    assert_eq!(value(&text, &format!("minio_node_drive_used_bytes{labels}")), "600");
-    assert_eq!(value(&text, &format!("basalt_unsettled_records{labels}")), "2");
-    let server = r#"{server="127.0.0.1:9000"}"#;
-    assert_eq!(value(&text, &format!("minio_node_drive_offline_total{server}")), "1");
-    assert!(!text.out.contains("position=\"2\""));
+fn drives_are_those_of_the_nodes_that_are_told_of() {
+    let mut places = places(2);
+    places.seats[0][3].path = "/d\"3".to_owned();
+    let sets = [set(0, 4, &[0, 1, 3], &[]), set(1, 4, &[0, 1], &[]), set(2, 4, &[1], &[])];
+    let told = |nodes: &[NodeIndex]| {
+        let mut text = Text::default();
+        teller(&places).drives(nodes, &sets, &mut text);
+        text
+    };
+    let both = told(&[NODE_0, NODE_1]);
+    let labels = r#"{server="n1:9000",drive="/d\"3",set="0",position="3"}"#;
+    assert_eq!(value(&both, &format!("minio_node_drive_used_bytes{labels}")), "600");
+    assert_eq!(value(&both, &format!("basalt_unsettled_records{labels}")), "2");
+    assert_eq!(value(&both, r#"minio_node_drive_online_total{server="n1:9000"}"#), "4");
+    let own = told(&[NODE_0]);
+    for (figure, expected) in [("total", "6"), ("online_total", "2"), ("offline_total", "4")] {
+        let sample = format!(r#"minio_node_drive_{figure}{{server="n0:9000"}}"#);
+        assert_eq!(value(&own, &sample), expected, "{figure}");
+    }
+    assert!(!own.out.contains("n1:9000") && !own.out.contains("position=\"2\""));
 }
 
 #[test]
@@ -81,10 +75,10 @@ fn requests_are_told_by_operation_and_bucket() {
     let bucket =
         BucketCounts { sent_bytes: 8, apis: [("getobject", api)].into(), ..Default::default() };
     counts.buckets.insert("bucket".to_owned(), bucket);
-    let mut text = Text::default();
-    place().requests(Some(&counts), &mut text);
-    place().buckets(Some(&counts), &mut text);
-    let server = "server=\"127.0.0.1:9000\"";
+    let (mut text, places) = (Text::default(), places(1));
+    teller(&places).requests(Some(&counts), &mut text);
+    teller(&places).buckets(Some(&counts), &mut text);
+    let server = "server=\"n0:9000\"";
     let first_byte =
         format!("minio_s3_requests_ttfb_seconds_distribution{{{server},api=\"getobject\"");
     for (sample, expected) in [
@@ -108,11 +102,12 @@ fn requests_are_told_by_operation_and_bucket() {
 #[test]
 fn every_family_is_told_once() {
     let mut text = Text::default();
-    let (place, sets, counts) = (place(), [set(&[0], 1)], Counts::default());
-    place.cluster(&sets, true, &mut text);
-    place.drives(&sets, &mut text);
-    place.requests(Some(&counts), &mut text);
-    place.readings(&process::process(), &mut text);
+    let (places, sets, counts) = (places(2), [set(0, 4, &[0], &[])], Counts::default());
+    let teller = teller(&places);
+    teller.cluster(&sets, &Cluster { connected_nodes: 2, is_good: true }, &mut text);
+    teller.drives(&[NODE_0, NODE_1], &sets, &mut text);
+    teller.requests(Some(&counts), &mut text);
+    teller.readings(&process::process(), &mut text);
     let mut families: Vec<&str> =
         text.out.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
     let count = families.len();

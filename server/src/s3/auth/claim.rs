@@ -45,7 +45,7 @@ impl<'a> Claim<'a> {
             return Err(malformed("The credential's scope must end in s3/aws4_request."));
         }
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
-        if region.is_empty() || region.len() > 64 || !region.bytes().all(plain) {
+        if region.len() > 64 || !region.bytes().all(plain) {
             return Err(malformed("The region of the credential is not valid."));
         }
         let signed_at_ms = date::parse_compact(timestamp)

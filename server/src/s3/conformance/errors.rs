@@ -167,8 +167,11 @@ fn provoke(code: Code, world: &World) -> Option<Response> {
             world.answer(&pipe, false)
         }
         Code::UriTooLong => get(&format!("/bucket?prefix={}", "p".repeat(9 << 10))),
-        // A fault of the server; two that race for a slot; a drive that is full.
-        Code::InternalError | Code::ConditionalRequestConflict | Code::StorageFull => return None,
+        // A fault of the server; two that race for a slot; a drive that is full; told in JSON.
+        Code::InternalError
+        | Code::ConditionalRequestConflict
+        | Code::StorageFull
+        | Code::AdminVersionMismatch => return None,
     })
 }
 

@@ -162,7 +162,13 @@ impl World {
             std::future::ready(text).boxed_local()
         };
         let metrics = Metrics { are_public, page: Box::new(page) };
-        let server = Server::new(store.clone(), runtime.clone(), settings, healthy, metrics);
+        let server = {
+            let admin = |question| {
+                let text = format!("{{\"of\":\"{question:?}\"}}");
+                std::future::ready(Ok(text)).boxed_local()
+            };
+            Server::new(store.clone(), runtime.clone(), settings, healthy, metrics, admin)
+        };
         let peer = Cell::new(IpAddr::V4(Ipv4Addr::LOCALHOST));
         Self { simulation, runtime, server, store, mailbox, peer }
     }

@@ -1,8 +1,10 @@
-//! MinIO's `mc`: alias, bucket, copies, a mirrored folder, listing, reading, removing.
+//! MinIO's `mc`: alias, readiness and what an administrator sees first, bucket, copies, a mirrored folder,
+//! listing, reading, removing.
 
 use std::fs;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
 
 use super::job::Job;
 use super::report::Checks;
@@ -17,6 +19,8 @@ struct Mc<'a> {
 pub(crate) fn run(job: &Job<'_>, checks: &mut Checks) {
     let mc = Mc { job, bucket: format!("site/{}", job.bucket) };
     checks.check("alias set", mc.alias());
+    checks.check("ready", mc.ready());
+    checks.check("admin info", mc.admin_info());
     checks.check("mb", mc.make_bucket());
     checks.check("cp, small and in parts", mc.copy());
     checks.check("mirror there and back", mc.mirror());
@@ -42,6 +46,38 @@ impl Mc<'_> {
         let alias = ["alias", "set", "site", &site.endpoint, &keys.access, &keys.secret];
         self.run(&[&alias[..], &["--api", "S3v4"]].concat())?;
         Ok(String::new())
+    }
+
+    fn ready(&self) -> Result<String> {
+        for arguments in [&["ready", "site"][..], &["ready", "site", "--cluster-read"]] {
+            let said = self.run(arguments)?;
+            let said = String::from_utf8_lossy(&said);
+            ensure!(said.contains("is ready"), "{said}");
+        }
+        Ok(String::new())
+    }
+
+    fn admin_info(&self) -> Result<String> {
+        let shown = self.run(&["admin", "info", "site"])?;
+        let shown = String::from_utf8_lossy(&shown);
+        ensure!(shown.contains("0 drives offline"), "{shown}");
+        let said: Value = serde_json::from_slice(&self.run(&["admin", "info", "--json", "site"])?)?;
+        let (info, backend) = (&said["info"], &said["info"]["backend"]);
+        let numbers = |name: &str| {
+            let list = backend[name].as_array().with_context(|| format!("no {name}: {said}"))?;
+            list.iter().map(|one| one.as_u64().context("a number")).collect::<Result<Vec<u64>>>()
+        };
+        let (sets, wide) = (numbers("totalSets")?, numbers("totalDrivesPerSet")?);
+        let expected: u64 = sets.iter().zip(&wide).map(|(sets, drives)| sets * drives).sum();
+        let servers = info["servers"].as_array().context("no servers")?;
+        ensure!(servers.iter().all(|server| server["state"] == "online"), "{said}");
+        let drives = servers.iter().filter_map(|server| server["drives"].as_array()).flatten();
+        let is_well =
+            |drive: &Value| drive["state"] == "ok" && drive["totalspace"].as_u64() > Some(0);
+        let well = drives.filter(|drive| is_well(drive)).count() as u64;
+        ensure!(expected > 0 && well == expected, "{well} of {expected} drives are well: {said}");
+        ensure!(backend["onlineDisks"] == expected, "{said}");
+        Ok(format!("{expected} drives"))
     }
 
     fn make_bucket(&self) -> Result<String> {
