@@ -5,6 +5,7 @@
 //! drift of the machine favours none. Reported are medians over the rounds. CPU is the server's
 //! own, user and system, over all its threads; the client's is shown beside it.
 
+mod cluster;
 mod history;
 mod load;
 mod memory;
@@ -66,6 +67,10 @@ pub(crate) struct Options {
     /// Instead, all kinds of work for so many minutes, and whether the server's memory grows
     #[arg(long, value_name = "MINUTES", conflicts_with_all = ["record", "work", "profile"])]
     memory: Option<u64>,
+    /// Instead, four nodes with four drives each next to one with sixteen: whole, with a node dead, and
+    /// with a node that hardly runs
+    #[arg(long, conflicts_with_all = ["record", "memory", "profile", "server", "drives"])]
+    nodes: bool,
     /// Run `perf record` on the server during each kind of work and print where its time goes
     #[arg(long)]
     profile: bool,
@@ -85,6 +90,9 @@ pub(crate) fn run(options: &Options) -> Result<Verdict> {
         None => tempfile::Builder::new().prefix("bench-").tempdir_in(command::target()),
     };
     let folder = folder.context("a folder for the drives")?;
+    if options.nodes {
+        return cluster::run(options, folder.path());
+    }
     let mut subjects = start(options, folder.path())?;
     if let Some(minutes) = options.memory {
         return watch_memory(&subjects, minutes);
@@ -144,7 +152,11 @@ fn start(options: &Options, folder: &std::path::Path) -> Result<Vec<Subject>> {
         let access = options.access_key.clone().context("--access-key is needed")?;
         let secret = options.secret_key.clone().context("--secret-key is needed")?;
         let address = host.trim_end_matches('/').parse().context("an address as 127.0.0.1:9000")?;
-        let target = Target::new(address, Credentials { access, secret }, options.pid)?;
+        let target = Target::new(
+            address,
+            Credentials { access, secret },
+            options.pid.into_iter().collect(),
+        )?;
         return Ok(vec![Subject { layout: options.drives, target, server: None }]);
     }
     ensure!(options.pid.is_none(), "--pid goes with the address of a running server");
@@ -155,7 +167,7 @@ fn start(options: &Options, folder: &std::path::Path) -> Result<Vec<Subject>> {
         let launch = Launch::new(&program, &folder.join(format!("{}", layout.drives)), layout)?;
         let mut server = launch.start()?;
         server.await_ready(Duration::from_secs(30))?;
-        let target = Target::new(launch.address, launch.credentials.clone(), Some(server.pid()))?;
+        let target = Target::new(launch.address, launch.credentials.clone(), vec![server.pid()])?;
         subjects.push(Subject { layout: Some(layout), target, server: Some(server) });
     }
     Ok(subjects)

@@ -56,7 +56,7 @@ pub(crate) fn run(
             })
             .collect();
         // The gate opens whether or not the CPU could be read, or the threads would wait for ever.
-        let server_before = target.pid.map(cpu_seconds).transpose();
+        let server_before = target.cpu_seconds();
         let client_before = cpu_seconds(own);
         gate.wait();
         let start = Instant::now();
@@ -76,7 +76,7 @@ pub(crate) fn run(
         if let Some(error) = failed {
             return Err(error);
         }
-        let server_after = target.pid.map(cpu_seconds).transpose()?;
+        let server_after = target.cpu_seconds()?;
         let server_cpu = server_after.zip(server_before?).map(|(after, before)| after - before);
         let client_cpu = cpu_seconds(own)? - client_before.context("own CPU time")?;
         latencies_us.sort_unstable();

@@ -21,7 +21,7 @@ const MIB: f64 = (1 << 20) as f64;
 /// which the server printed (none is known where somebody else started it).
 pub(crate) fn run(target: &Target, minutes: u64, budget_bytes: Option<u64>) -> Result<()> {
     ensure!(minutes >= MINUTES_MIN, "memory is watched for at least {MINUTES_MIN} minutes");
-    let pid = target.pid.context("the server's process must be known: --pid")?;
+    let pid = *target.pids.first().context("the server's process must be known: --pid")?;
     Work::prepare_mixed(target)?;
     let window = Duration::from_secs(60 * minutes);
     let over = AtomicBool::new(false);

@@ -9,6 +9,7 @@ use anyhow::{Context, Result, ensure};
 use super::history::Row;
 use super::load::{self, Measured};
 use super::{profile, row};
+use crate::proc::cpu_seconds;
 use crate::random;
 use crate::s3::sha256_hex;
 use crate::s3::{Answer, Client, Credentials, Payload, Request, text_of};
@@ -60,7 +61,8 @@ pub(crate) struct Plan {
 pub(crate) struct Target {
     pub(crate) address: SocketAddr,
     pub(crate) credentials: Credentials,
-    pub(crate) pid: Option<u32>,
+    /// Its processes, where they are known: one for each node.
+    pub(crate) pids: Vec<u32>,
     large: Body,
     small: Body,
     prepared: Vec<Work>,
@@ -84,10 +86,10 @@ impl Target {
     pub(crate) fn new(
         address: SocketAddr,
         credentials: Credentials,
-        pid: Option<u32>,
+        pids: Vec<u32>,
     ) -> Result<Self> {
         let (large, small) = (Body::new(1, LARGE_BYTES), Body::new(2, SMALL_BYTES));
-        let target = Self { address, credentials, pid, large, small, prepared: Vec::new() };
+        let target = Self { address, credentials, pids, large, small, prepared: Vec::new() };
         for bucket in [BUCKET, LISTED_BUCKET] {
             target.client().make_bucket(bucket)?;
         }
@@ -96,6 +98,12 @@ impl Target {
 
     pub(crate) fn client(&self) -> Client {
         Client::new(self.address, &self.credentials, TIMEOUT)
+    }
+
+    /// CPU seconds of all its processes so far; absent where they are not known.
+    pub(crate) fn cpu_seconds(&self) -> Result<Option<f64>> {
+        let all: Result<Vec<f64>> = self.pids.iter().map(|pid| cpu_seconds(*pid)).collect();
+        Ok(Some(all?.iter().sum()).filter(|_| !self.pids.is_empty()))
     }
 }
 
@@ -126,7 +134,8 @@ impl Work {
             self.prepare(target, plan).with_context(|| format!("preparing {self:?}"))?;
             target.prepared.push(self);
         }
-        let recording = profile::Recording::start(plan.profile, target.pid, plan.window)?;
+        let recording =
+            profile::Recording::start(plan.profile, target.pids.first().copied(), plan.window)?;
         let measured = self.measure(target, plan, round).with_context(|| format!("{self:?}"))?;
         if let Some(recording) = recording {
             recording.finish(self)?;
