@@ -6,12 +6,14 @@
 //! next map lets it vote. An empty repair queue proves nothing; the compare does.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use basalt_engine::request::{Member, Reply, Request, SetMap};
 use basalt_engine::seam::Runtime;
 use basalt_engine::units::{DriveId, DriveIndex, Epoch, Incarnation, Key, Keyspace, SetIndex};
 use basalt_net::mailbox::Mailbox;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use futures_util::future::join_all;
 
 use super::error::{Error, Result};
 use super::register::Write;
@@ -20,6 +22,14 @@ use super::store::Store;
 
 /// Keys that one scan request asks for.
 const SCAN_KEYS: u32 = 512;
+
+/// Keys that a compare brings to the newcomer at the same time.
+const IN_FLIGHT: usize = 8;
+/// A compare that finds more keys than these lacking is begun anew; others are looked at again, so often
+/// and at this distance.
+const LACKING_MAX: usize = 10_000;
+const LOOKS_AGAIN: u32 = 50;
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// How far a full compare has come.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
@@ -84,6 +94,10 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
 
     /// Looks at every key that R voting drives know and brings it to every drive that answers.
     /// `progress` is called after each page.
+    ///
+    /// A key that the newcomer lacks something of, because it is being written, or a drive did not answer
+    /// just then, is looked at again before the end: under load there are always some, and to begin anew
+    /// for them would never end.
     pub async fn compare(
         &self,
         set: SetIndex,
@@ -91,26 +105,52 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
         mut progress: impl FnMut(Compared),
     ) -> Result<Compared> {
         let mut compared = Compared::default();
+        let mut lacking = Vec::new();
         let mut after: Option<Key> = None;
         loop {
             let (keys, next) = self.scan_page(set, newcomer, after).await?;
-            for key in keys {
-                compared.keys += 1;
-                let lacking = match self.settle_key(set, &key).await {
-                    Ok(Settled::Absent) => false,
-                    Ok(_) => !self.is_complete_on(set, &key, newcomer).await?,
-                    // The others are brought over meanwhile; this one keeps the newcomer waiting.
-                    Err(Error::Unreadable { .. }) => true,
-                    Err(error) => return Err(error),
-                };
-                compared.lacking += u64::from(lacking);
-            }
+            let keys: Vec<Key> = keys.into_iter().collect();
+            compared.keys += keys.len() as u64;
+            lacking.extend(self.bring(set, newcomer, keys).await);
+            compared.lacking = lacking.len() as u64;
             progress(compared);
+            if lacking.len() > LACKING_MAX {
+                return Ok(compared);
+            }
             match next {
                 Some(next) => after = Some(next),
-                None => return Ok(compared),
+                None => break,
             }
         }
+        for _ in 0..LOOKS_AGAIN {
+            if lacking.is_empty() {
+                break;
+            }
+            self.runtime().clone().sleep(LOOK_AGAIN).await;
+            lacking = self.bring(set, newcomer, lacking).await;
+        }
+        compared.lacking = lacking.len() as u64;
+        Ok(compared)
+    }
+
+    /// Brings keys to every drive that answers, some at a time. Those come back of which the newcomer
+    /// still lacks something, or may.
+    async fn bring(&self, set: SetIndex, newcomer: DriveIndex, keys: Vec<Key>) -> Vec<Key> {
+        let mut lacking = Vec::new();
+        for some in keys.chunks(IN_FLIGHT) {
+            let bringing = some.iter().map(|key| async move {
+                match self.settle_key(set, key).await {
+                    Ok(Settled::Absent) => true,
+                    Ok(_) => matches!(self.is_complete_on(set, key, newcomer).await, Ok(true)),
+                    // Unreadable, or drives do not answer: it keeps the newcomer waiting.
+                    Err(_) => false,
+                }
+            });
+            let complete = join_all(bringing).await;
+            let rest = some.iter().zip(complete).filter(|(_, complete)| !complete);
+            lacking.extend(rest.map(|(key, _)| key.clone()));
+        }
+        lacking
     }
 
     /// The keys after `after` that any of R voting drives knows, up to where the shortest page ends.
