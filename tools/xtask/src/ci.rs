@@ -80,7 +80,6 @@ fn steps() -> Result<Vec<Step>> {
     steps.push(Step::new("fuzz", &format!("{tool} fuzz --seconds 5")));
     steps.push(Step::new("clients", &format!("{tool} clients --short")));
     steps.push(Step::new("chaos", &format!("{tool} chaos --short")));
-    steps.push(Step::new("nodes", &format!("{tool} chaos --nodes --short")));
     Ok(steps)
 }
 
