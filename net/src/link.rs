@@ -83,9 +83,6 @@ pub enum End {
     Malformed(#[from] Malformed),
     #[error("it was silent for {} s", SILENCE_MAX.as_secs())]
     Silent,
-    /// This side wanted it so.
-    #[error("closed here")]
-    Closed,
 }
 
 /// What came.
@@ -112,19 +109,10 @@ struct Shared<R> {
     version: u8,
     outgoing: RefCell<VecDeque<Outgoing>>,
     writer: AtomicWaker,
-    closed: Cell<bool>,
+    /// [`Link::run`] has ended: nothing will be sent any more.
+    ended: Cell<bool>,
     heard: Cell<Moment>,
     said: Cell<Moment>,
-    counts: Cell<Counts>,
-}
-
-/// What went over a link so far, one way.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub struct Counts {
-    pub frames_sent: u64,
-    pub bytes_sent: u64,
-    pub frames_received: u64,
-    pub bytes_received: u64,
 }
 
 enum Outgoing {
@@ -141,10 +129,9 @@ impl<R: Runtime> Link<R> {
             version,
             outgoing: RefCell::default(),
             writer: AtomicWaker::new(),
-            closed: Cell::new(false),
+            ended: Cell::new(false),
             heard: Cell::new(now),
             said: Cell::new(now),
-            counts: Cell::default(),
         };
         Self { shared: Rc::new(shared) }
     }
@@ -159,23 +146,13 @@ impl<R: Runtime> Link<R> {
         self.queue(Outgoing::Answer(ticket, drive, reply));
     }
 
-    /// Ends [`Self::run`].
-    pub fn close(&self) {
-        self.shared.closed.set(true);
-        self.shared.writer.wake();
-    }
-
     /// For how long nothing has been heard of the other side.
     pub fn silent_for(&self) -> Duration {
         self.shared.runtime.now().since(self.shared.heard.get())
     }
 
-    pub fn counts(&self) -> Counts {
-        self.shared.counts.get()
-    }
-
     fn queue(&self, outgoing: Outgoing) {
-        if self.shared.closed.get() {
+        if self.shared.ended.get() {
             return;
         }
         self.shared.outgoing.borrow_mut().push_back(outgoing);
@@ -196,7 +173,7 @@ impl<R: Runtime> Link<R> {
             Either::Left((Either::Left((end, _)) | Either::Right((end, _)), _)) => end,
             Either::Right((end, _)) => end,
         };
-        self.shared.closed.set(true);
+        self.shared.ended.set(true);
         self.shared.outgoing.borrow_mut().clear();
         end
     }
@@ -219,22 +196,18 @@ impl<R: Runtime> Link<R> {
     async fn write_all<S: Stream>(&self, stream: &S) -> End {
         loop {
             let parts = self.gathered().await;
-            let Some(parts) = parts else { return End::Closed };
             if let Err(error) = self.write(stream, &parts).await {
                 return End::Io(error);
             }
         }
     }
 
-    /// Waits for something to send; `None` when the link is closed.
-    async fn gathered(&self) -> Option<Vec<Bytes>> {
+    /// Waits for something to send.
+    async fn gathered(&self) -> Vec<Bytes> {
         poll_fn(|context| {
             self.shared.writer.register(context.waker());
-            if self.shared.closed.get() {
-                return Poll::Ready(None);
-            }
             let parts = self.gather();
-            if parts.is_empty() { Poll::Pending } else { Poll::Ready(Some(parts)) }
+            if parts.is_empty() { Poll::Pending } else { Poll::Ready(parts) }
         })
         .await
     }
@@ -242,7 +215,6 @@ impl<R: Runtime> Link<R> {
     /// The bytes of the frames that wait, as many as one call may write.
     fn gather(&self) -> Vec<Bytes> {
         let mut outgoing = self.shared.outgoing.borrow_mut();
-        let mut counts = self.shared.counts.get();
         let (mut parts, mut length) = (Vec::new(), 0);
         while length < WRITE_BYTES {
             let (kind, packed) = match outgoing.pop_front() {
@@ -253,11 +225,8 @@ impl<R: Runtime> Link<R> {
                     (Kind::Answers, message::pack_answers(answers))
                 }
             };
-            counts.frames_sent += 1;
             length += push_frame(&mut parts, kind, self.shared.version, packed);
         }
-        counts.bytes_sent += length as u64;
-        self.shared.counts.set(counts);
         parts
     }
 
@@ -373,10 +342,6 @@ impl<'a, R: Runtime, S: Stream> Incoming<'a, R, S> {
             return Err(Malformed("the checksum of a frame's body").into());
         }
         let payload_bytes = header.payload_bytes as usize;
-        let mut counts = self.shared.counts.get();
-        counts.frames_received += 1;
-        counts.bytes_received += (HEADER_BYTES + body.len() + payload_bytes) as u64;
-        self.shared.counts.set(counts);
         if !matches!(header.kind, Kind::Ask | Kind::Answers) && payload_bytes > 0 {
             return Err(Malformed("payload where none belongs").into());
         }

@@ -23,7 +23,7 @@ use basalt_engine::units::{BLOCK_BYTES, DriveIndex, SetIndex};
 use futures_channel::oneshot;
 use futures_util::future::{Either, select};
 
-use crate::link::{Counts, Frame, Link, Stream, read_exact, write_all};
+use crate::link::{Frame, Link, Stream, read_exact, write_all};
 use crate::mailbox::Answers;
 use crate::node::NodeIndex;
 use crate::service::{HANDSHAKE, draw_nonce};
@@ -43,7 +43,6 @@ const WAITING_MAX: usize = 1024;
 /// Between two attempts to connect: doubled from one to the other.
 const PAUSE: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
-
 /// Nodes that restart are away for a moment; longer is told.
 const TELL_AFTER: Duration = Duration::from_secs(1);
 
@@ -163,15 +162,6 @@ impl<R: Runtime, D: Dial> Peers<R, D> {
     /// Why the node is not connected, as far as it is known.
     pub fn trouble(&self, node: NodeIndex) -> Option<String> {
         self.shared.ways[usize::from(node.0)].trouble.borrow().clone()
-    }
-
-    /// What went over the lanes to a node since they were connected.
-    pub fn counts(&self, node: NodeIndex) -> [Counts; 2] {
-        let way = &self.shared.ways[usize::from(node.0)];
-        [&way.steps, &way.payload].map(|lane| match &*lane.borrow() {
-            State::Up(up) => up.link.counts(),
-            State::Down => Counts::default(),
-        })
     }
 
     /// Sends requests to the drives that a node has of a set. Each is answered at most once.

@@ -8,13 +8,14 @@
 //! glommio is used to wait for readiness. Writing is `sendmsg` on the descriptor itself, because
 //! glommio's stream cannot write several slices at once.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::net::{IpAddr, Shutdown, SocketAddr, ToSocketAddrs};
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd};
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -75,6 +76,8 @@ impl Listener {
     ) -> Listening {
         let clock = runtime.clone();
         let (ending, ended) = oneshot::channel::<()>();
+        let told_to_end = Rc::new(Cell::new(false));
+        let told = Rc::clone(&told_to_end);
         let Self { socket, same_socket, address } = self;
         runtime.spawn(async move {
             // Dropped at the end of the task, which is what `ended` tells.
@@ -87,8 +90,10 @@ impl Listener {
                 match accepted.and_then(TcpStream::new) {
                     Ok(stream) => serve(stream),
                     Err(error) if lost_before_accept(&error) => {}
-                    // So says a socket that no longer listens.
-                    Err(error) if error.raw_os_error() == Some(libc::EINVAL) => return,
+                    // So says a socket that no longer listens; from any other it is a fault to be told.
+                    Err(error) if told.get() && error.raw_os_error() == Some(libc::EINVAL) => {
+                        return;
+                    }
                     Err(error) => {
                         tracing::warn!(%error, %address, "accept failed");
                         clock.sleep(ACCEPT_PAUSE).await;
@@ -96,13 +101,14 @@ impl Listener {
                 }
             }
         });
-        Listening { same_socket, ended }
+        Listening { same_socket, told_to_end, ended }
     }
 }
 
 /// A socket that is being served.
 pub struct Listening {
     same_socket: Socket,
+    told_to_end: Rc<Cell<bool>>,
     ended: oneshot::Receiver<()>,
 }
 
@@ -111,6 +117,7 @@ impl Listening {
     /// core that listened on an address which goes on being used has to wait for this: a connection
     /// that is accepted while its core ends belongs to nobody, and its client would wait for ever.
     pub async fn end(self) -> io::Result<()> {
+        self.told_to_end.set(true);
         self.same_socket.shutdown(Shutdown::Both)?;
         let Err(oneshot::Canceled) = self.ended.await else { unreachable!("nothing is sent") };
         Ok(())
@@ -309,9 +316,6 @@ fn send(descriptor: libc::c_int, slices: &[IoSlice<'_>]) -> io::Result<usize> {
 
 #[cfg(test)]
 mod tests {
-    use std::cell::Cell;
-    use std::rc::Rc;
-
     use futures_util::FutureExt;
     use futures_util::future::{Either, join, join_all, select};
 

@@ -25,10 +25,10 @@ const SCAN_KEYS: u32 = 512;
 
 /// Keys that a compare brings to the newcomer at the same time.
 const IN_FLIGHT: usize = 8;
-/// A compare that finds more keys than these lacking is begun anew; others are looked at again, so often
-/// and at this distance.
-const LACKING_MAX: usize = 10_000;
-const LOOKS_AGAIN: u32 = 50;
+/// A compare that finds more keys than these lacking is begun anew; others are looked at again, for so
+/// long and at this distance.
+const LACKING_MAX: usize = 1_000;
+const LOOK_AGAIN_FOR: Duration = Duration::from_secs(20);
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// How far a full compare has come.
@@ -122,10 +122,8 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
                 None => break,
             }
         }
-        for _ in 0..LOOKS_AGAIN {
-            if lacking.is_empty() {
-                break;
-            }
+        let give_up = self.runtime().now().plus(LOOK_AGAIN_FOR);
+        while !lacking.is_empty() && self.runtime().now() < give_up {
             self.runtime().clone().sleep(LOOK_AGAIN).await;
             lacking = self.bring(set, newcomer, lacking).await;
         }
@@ -139,14 +137,19 @@ impl<M: Mailbox, R: Runtime> Store<M, R> {
         let mut lacking = Vec::new();
         for some in keys.chunks(IN_FLIGHT) {
             let bringing = some.iter().map(|key| async move {
-                match self.settle_key(set, key).await {
-                    Ok(Settled::Absent) => true,
-                    Ok(_) => matches!(self.is_complete_on(set, key, newcomer).await, Ok(true)),
-                    // Unreadable, or drives do not answer: it keeps the newcomer waiting.
-                    Err(_) => false,
+                match self.settle_key(set, key).await? {
+                    Settled::Absent => Ok(true),
+                    _ => self.is_complete_on(set, key, newcomer).await,
                 }
             });
-            let complete = join_all(bringing).await;
+            let brought = join_all(bringing).await;
+            let complete = brought.into_iter().map(|brought: Result<bool>| {
+                // Unreadable, or drives do not answer: it keeps the newcomer waiting.
+                brought.unwrap_or_else(|error| {
+                    tracing::debug!(set = set.0, %error, "a key is not brought to a new drive yet");
+                    false
+                })
+            });
             let rest = some.iter().zip(complete).filter(|(_, complete)| !complete);
             lacking.extend(rest.map(|(key, _)| key.clone()));
         }
